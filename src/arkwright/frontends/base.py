@@ -1,0 +1,108 @@
+"""The front end contract: a function of a bridge that returns references by platform."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from arkwright.diagnostics.errors import Diagnostic
+from arkwright.diagnostics.spans import Span
+from arkwright.graph.definition import Definition
+from arkwright.graph.ops import Ulimit
+from arkwright.oci.config import ImageConfig
+from arkwright.oci.platform import Platform
+
+
+class ResolvedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a front end learns of a base image: its full name, manifest digest, config."""
+
+    reference: str
+    digest: str
+    config: ImageConfig
+
+
+class Bridge(Protocol):
+    """What a front end may ask of the build that runs it."""
+
+    def solve(self, definition: Definition) -> str:
+        """Solve now; returns a reference for `read_file`, `stat` and `read_dir`."""
+        ...
+
+    def resolve_image_config(
+        self, name: str, platform: Platform, *, span: Span | None = None
+    ) -> ResolvedImage:
+        """Pin an image name (after named contexts were applied) and read its config."""
+        ...
+
+    def read_file(self, reference: str, path: str) -> bytes | None:
+        """A file's content, None if there is none."""
+        ...
+
+    def stat(self, reference: str, path: str) -> tuple[int, int] | None:
+        """Mode (with type bits) and size of a path, links followed; None if there is none."""
+        ...
+
+    def read_dir(self, reference: str, path: str) -> list[str]:
+        """The names in a directory, sorted."""
+        ...
+
+    def inputs(self) -> dict[str, str]:
+        """Named contexts by lower-cased name (`name` or `name::platform`): an identifier of
+        `graph.ops.SourceOp`."""
+        ...
+
+    def warn(self, diagnostic: Diagnostic) -> None:
+        """Tell the user without failing."""
+        ...
+
+
+class FrontendRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for, as far as a front end is concerned.
+
+    `context` and `dockerfile` are references that `Bridge.read_file` takes; the build's main
+    context is the source `local://context` unless `context_source` names another identifier.
+    `epoch` is the value for steps' SOURCE_DATE_EPOCH.
+    """
+
+    filename: str = "Dockerfile"
+    source: str = ""
+    context_source: str = "local://context"
+    context_exclude: tuple[str, ...] = ()
+    target: str = ""
+    build_args: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    platforms: tuple[Platform, ...] = ()
+    build_platform: Platform
+    no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    network: str = "default"
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_size: int = 0
+    hostname: str = ""
+    resolve_mode: str = "default"
+    epoch: int = 946684800
+
+
+class FrontendImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One platform's outcome: the graph with its target, and the image config without rootfs
+    (diff_ids are filled in from layers at export) but with the history of this build's steps
+    appended after the base's history."""
+
+    platform: Platform
+    definition: Definition
+    config: ImageConfig
+
+
+class FrontendResult(msgspec.Struct, frozen=True, kw_only=True):
+    """All platforms of one build."""
+
+    images: tuple[FrontendImage, ...]
+    metadata: dict[str, str] = {}
+
+
+class Frontend(Protocol):
+    """Compiles a request; raises `UserError` with all diagnostics that it could collect."""
+
+    def __call__(self, bridge: Bridge, request: FrontendRequest) -> FrontendResult: ...

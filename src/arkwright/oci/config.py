@@ -1,0 +1,103 @@
+"""Image configs (OCI image specification, config.md) with Docker's extensions.
+
+Docker's additions (Healthcheck, OnBuild, Shell) are kept in OCI configs too, as BuildKit does.
+A config that came from outside keeps its bytes in the store; this struct is the view that builds extend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from arkwright.diagnostics.errors import UserError
+
+
+class Healthcheck(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
+    """Docker's health check; times in nanoseconds, 0 inherits."""
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+class History(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of an image's history."""
+
+    created: str = ""
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+class RootFS(msgspec.Struct, frozen=True):
+    """The layers' diffIDs, lowest first."""
+
+    type: str = "layers"
+    diff_ids: tuple[str, ...] = ()
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
+    """The config's `config` object: how a container of the image starts."""
+
+    user: str = ""
+    exposed_ports: dict[str, dict[str, str]] = {}
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    volumes: dict[str, dict[str, str]] = {}
+    working_dir: str = ""
+    labels: dict[str, str] = {}
+    stop_signal: str = ""
+    args_escaped: bool = False
+    healthcheck: Healthcheck | None = None
+    on_build: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+
+
+class ImageConfig(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"os_version": "os.version"}
+):
+    """An image config. Times are RFC 3339 strings."""
+
+    created: str = ""
+    author: str = ""
+    architecture: str
+    variant: str = ""
+    os: str
+    os_version: str = ""
+    config: Execution = Execution()
+    rootfs: RootFS = RootFS()
+    history: tuple[History, ...] = ()
+
+
+def encode(config: ImageConfig) -> bytes:
+    """The canonical bytes: JSON in field order, maps sorted, `rootfs` and `config` always there."""
+    fields: dict[str, Any] = msgspec.to_builtins(config)
+    fields.setdefault("config", {})
+    fields.setdefault("rootfs", msgspec.to_builtins(config.rootfs))
+    return msgspec.json.encode(fields, order="sorted")
+
+
+def parse(data: bytes) -> ImageConfig:
+    """Read an image config, forgiving `null` where a writer meant absent.
+
+    Raises `UserError` `invalid-image-config`.
+    """
+    try:
+        fields = _without_nulls(msgspec.json.decode(data))
+        return msgspec.convert(fields, ImageConfig)
+    except msgspec.MsgspecError as error:
+        raise UserError.of("invalid-image-config", f"not an image config: {error}") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value

@@ -1,0 +1,76 @@
+"""Image manifests and indexes (OCI image specification, manifest.md and image-index.md).
+
+A document that came from outside keeps its original bytes; these structs are views for reading,
+and `encode` makes the one canonical form that Arkwright itself writes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from arkwright.diagnostics.errors import UserError
+from arkwright.oci import descriptor as media
+from arkwright.oci.descriptor import Descriptor
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """One image for one platform: a config and its layers, lowest first."""
+
+    schema_version: int
+    media_type: str = ""
+    artifact_type: str = ""
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    subject: Descriptor | None = None
+    annotations: dict[str, str] = {}
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A list of manifests, usually one per platform."""
+
+    schema_version: int
+    media_type: str = ""
+    artifact_type: str = ""
+    manifests: tuple[Descriptor, ...]
+    subject: Descriptor | None = None
+    annotations: dict[str, str] = {}
+
+
+def encode(document: Manifest | Index) -> bytes:
+    """The canonical bytes of a document: JSON in field order, sorted maps, no spaces, no newline."""
+    return msgspec.json.encode(document, order="deterministic")
+
+
+def parse(data: bytes, media_type: str = "") -> Manifest | Index:
+    """Read a manifest or an index, OCI or Docker schema 2.
+
+    `media_type` is what the transport said; it must not contradict the document.
+    Raises `UserError` `invalid-manifest`.
+    """
+    try:
+        probe = msgspec.json.decode(data, type=_Probe)
+        stated = probe.media_type or media_type
+        if probe.schema_version != 2:
+            raise _invalid(f"schema version {probe.schema_version}; only version 2 is supported")
+        if probe.media_type and media_type and probe.media_type != media_type:
+            raise _invalid(f"the document says {probe.media_type}, its sender {media_type}")
+        if probe.manifests is not None and probe.config is not None:
+            raise _invalid("it has both `manifests` and `config`")
+        if stated in media.INDEXES or (not stated and probe.manifests is not None):
+            return msgspec.json.decode(data, type=Index)
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise _invalid(str(error)) from error
+
+
+def _invalid(why: str) -> UserError:
+    error = UserError.of("invalid-manifest", f"not an image manifest: {why}")
+    assert isinstance(error, UserError)
+    return error
+
+
+class _Probe(msgspec.Struct, rename="camel"):
+    schema_version: int = 0
+    media_type: str = ""
+    manifests: msgspec.Raw | None = None
+    config: msgspec.Raw | None = None
