@@ -2,8 +2,8 @@
 
 `emit` may be called from any thread. Subscribers are called one event at a time, in order, on
 the emitting thread: they must be quick. The journal subscribes first, so that nothing is shown
-that is not recorded. A stream may be carried over a `fork`: both sides keep counting, and only
-one side emits at a time.
+that is not recorded. The worker process has a stream of its own, whose only subscriber sends the
+events to the stream of the process that the user started; that one shows and records them.
 """
 
 from __future__ import annotations
@@ -28,31 +28,28 @@ class EventStream:
         self._lock = threading.RLock()
         self._subscribers: list[Subscriber] = []
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Add a subscriber; it sees the events emitted from now on."""
-        self._subscribers.append(subscriber)
+    def subscribe(self, subscriber: Subscriber, *, first: bool = False) -> None:
+        """Add a subscriber; it sees the events emitted from now on, `first` before all others."""
+        self._subscribers.insert(0 if first else len(self._subscribers), subscriber)
 
     def emit(self, event: AnyEvent) -> None:
         """Stamp the event (build, sequence number, clocks) and hand it to every subscriber."""
         with self._lock:
-            self._seq += 1
-            stamped = msgspec.structs.replace(
-                event, build=self.build, seq=self._seq, at=time.time_ns(), mono=time.monotonic_ns()
-            )
-            for subscriber in self._subscribers:
-                subscriber(stamped)
+            now = msgspec.structs.replace(event, at=time.time_ns(), mono=time.monotonic_ns())
+            self._deliver(now)
 
+    def relay(self, data: bytes) -> None:
+        """Pass on an event that another process of this build emitted, as msgpack, with its times.
 
-class Recorder:
-    """A subscriber that keeps what it sees; `replay` passes it on to another stream."""
+        Raises `msgspec.DecodeError` for anything else.
+        """
+        event = msgspec.msgpack.decode(data, type=AnyEvent)
+        with self._lock:
+            self._deliver(event)
 
-    def __init__(self) -> None:
-        self.events: list[AnyEvent] = []
+    def _deliver(self, event: AnyEvent) -> None:
+        self._seq += 1
+        stamped = msgspec.structs.replace(event, build=self.build, seq=self._seq)
+        for subscriber in self._subscribers:
+            subscriber(stamped)
 
-    def __call__(self, event: AnyEvent) -> None:
-        self.events.append(event)
-
-    def replay(self, stream: EventStream) -> None:
-        """Emit every kept event into `stream`, with new stamps."""
-        for event in self.events:
-            stream.emit(event)

@@ -1,0 +1,68 @@
+"""From a request to graphs: contexts, ignore files, front end."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from arkwright.build.bridge import BuildBridge
+from arkwright.build.contexts import ContextLoader, Contexts
+from arkwright.build.means import Means
+from arkwright.build.request import BuildRequest
+from arkwright.events.types import Warning
+from arkwright.frontends.base import FrontendImage, FrontendRequest
+from arkwright.frontends.table import frontend
+from arkwright.layer.profile import CONSTANT_EPOCH
+from arkwright.oci.platform import host_platform
+
+
+class Compiled(msgspec.Struct, frozen=True, kw_only=True):
+    """What the front end made, with the contexts that its sources name. `epoch` is the time that
+    goes into the image config, in seconds."""
+
+    images: tuple[FrontendImage, ...]
+    contexts: Contexts
+    epoch: int
+
+
+def compile_request(request: BuildRequest, means: Means) -> Compiled:
+    """Load the contexts and run the front end; runs no step and fetches no layer."""
+    loader = ContextLoader(means.scratch, means.file_source)
+    contexts = loader.load(request)
+    bridge = BuildBridge(
+        trees=contexts.trees,
+        inputs=contexts.inputs,
+        images=means.images,
+        resolve_mode="pull" if request.pull else "default",
+        warn=lambda diagnostic: means.stream.emit(Warning(diagnostic=diagnostic)),
+    )
+    host = host_platform()
+    asked = FrontendRequest(
+        filename=contexts.dockerfile_path,
+        source=contexts.dockerfile,
+        target=request.target,
+        build_args=request.build_args,
+        labels=request.labels,
+        platforms=request.platforms or (host,),
+        build_platform=host,
+        no_cache=request.no_cache,
+        no_cache_filter=request.no_cache_filter,
+        network=request.network,
+        extra_hosts=request.extra_hosts,
+        ulimits=request.ulimits,
+        shm_size=request.shm_size,
+        resolve_mode="pull" if request.pull else "default",
+        epoch=CONSTANT_EPOCH,
+    )
+    made = frontend("dockerfile")(bridge, asked)
+    return Compiled(images=made.images, contexts=contexts, epoch=_epoch(request, contexts))
+
+
+def _epoch(request: BuildRequest, contexts: Contexts) -> int:
+    if request.epoch is not None:
+        return request.epoch
+    stated = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if stated.isdigit():
+        return int(stated)
+    return contexts.commit_epoch if contexts.commit_epoch is not None else CONSTANT_EPOCH

@@ -1,0 +1,129 @@
+"""From results to outputs: what must be made in the worker, and what this process writes after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import msgspec
+
+from arkwright.build.means import Means
+from arkwright.build.request import BuildRequest
+from arkwright.events.types import Exported
+from arkwright.exporters.base import AssembledImage, BuiltImage, ExportReport, Output
+from arkwright.exporters.image import SOURCE_BLOB, assemble, missing_layers
+from arkwright.exporters.means import ExportMeans
+from arkwright.exporters.outputs import compression, output_annotations
+from arkwright.exporters.table import exporter, needs_image, needs_trees
+from arkwright.layer.profile import Profile, profile_for
+from arkwright.oci import manifest as image_manifest
+from arkwright.ops.result import LayeredResult
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written: the image's digests, one report per output, the compression profile."""
+
+    digest: str = ""
+    config_digest: str = ""
+    reports: tuple[ExportReport, ...] = ()
+    profile: str = ""
+
+
+class Exports:
+    """The outputs of one request; no output means an image in the local store, as with docker."""
+
+    def __init__(self, request: BuildRequest, built: tuple[BuiltImage, ...], epoch: int) -> None:
+        self._request = request
+        self._built = built
+        self._epoch = epoch
+        self.outputs = request.outputs or (Output(type="image"),)
+
+    def need_worker(self, means: Means) -> bool:
+        """Whether an output reads file trees, or a layer of our own has no blob yet."""
+        if any(needs_trees(output) for output in self.outputs):
+            return True
+        missing = {
+            layer
+            for profile in self._profiles()
+            for layer in missing_layers(self._built, means.layers, means.store.content, profile)
+        }
+        return any(_is_own(means, layer) for layer in missing)
+
+    def in_worker(self, means: Means) -> tuple[ExportReport, ...]:
+        """Make every blob that the outputs need, and write the outputs that are file trees."""
+        for output in self.outputs:
+            if needs_image(output):
+                self._assemble(output, means)
+        view = _view(means)
+        return tuple(self._write(output, None, means, view) for output in self.outputs if needs_trees(output))
+
+    def finish(self, means: Means, done: Sequence[ExportReport]) -> Outcome:
+        """Write the other outputs; `done` are the reports of `in_worker`."""
+        reports = list(done)
+        first: AssembledImage | None = None
+        for output in self.outputs:
+            if needs_image(output):
+                image = self._assemble(output, means)
+                first = first or image
+                reports.append(self._write(output, image, means, None))
+        for report in reports:
+            means.stream.emit(
+                Exported(
+                    kind=report.type, destination=report.destination, digest=report.digest, names=report.names
+                )
+            )
+        profile = self._profiles()[0].name
+        if first is None:
+            return Outcome(reports=tuple(reports), profile=profile)
+        manifest = image_manifest.parse(means.store.content.read(first.manifests[0].digest))
+        assert isinstance(manifest, image_manifest.Manifest)
+        return Outcome(
+            digest=first.root.digest,
+            config_digest=manifest.config.digest,
+            reports=tuple(reports),
+            profile=profile,
+        )
+
+    def _profiles(self) -> list[Profile]:
+        codecs = {compression(output, self._request.compression): None for output in self.outputs}
+        return [profile_for(codec) for codec in codecs]  # type: ignore[arg-type]
+
+    def _assemble(self, output: Output, means: Means) -> AssembledImage:
+        return assemble(
+            self._built,
+            layers=means.layers,
+            content=means.store.content,
+            snapshotter=means.snapshotter if means.worker is not None else None,
+            profile=profile_for(compression(output, self._request.compression)),  # type: ignore[arg-type]
+            epoch=self._epoch,
+            annotations={**self._request.annotations, **output_annotations(output)},
+            fetch=lambda layer: means.image_layers.fetch(layer, means.stream),
+        )
+
+    def _write(
+        self, output: Output, image: AssembledImage | None, means: Means, view: View | None
+    ) -> ExportReport:
+        export_means = ExportMeans(
+            store=means.store,
+            view=view,
+            keep_owner=means.worker is not None and not means.worker.rootless,
+            tls_verify=means.tls_verify,
+        )
+        return exporter(output, export_means)(output, image, self._built, self._request.names)
+
+
+View = Callable[[Sequence[str]], AbstractContextManager[str]]
+
+
+def _view(means: Means) -> View:
+    @contextmanager
+    def view(layers: Sequence[str]) -> Iterator[str]:
+        with means.trees.view(LayeredResult(tuple(layers))) as path:
+            yield path
+
+    return view
+
+
+def _is_own(means: Means, layer_id: str) -> bool:
+    layer = means.layers.get(layer_id)
+    return layer is None or SOURCE_BLOB not in layer.blobs

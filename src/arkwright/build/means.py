@@ -1,0 +1,182 @@
+"""What a build works with, on one side of the fork: the store and all that stands on it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from arkwright.build.contexts import Contexts
+from arkwright.build.session import SessionInputs
+from arkwright.cache.records import Records
+from arkwright.cache.stat_cache import StatCache
+from arkwright.diagnostics.errors import Diagnostic, Severity, UserError
+from arkwright.events.stream import EventStream
+from arkwright.events.types import Warning
+from arkwright.layer.profile import CONSTANT_EPOCH, SCRUB_DEFAULT
+from arkwright.ops.contexts import ContextReader
+from arkwright.ops.exec import ExecMeans
+from arkwright.ops.resolver import OpResolver
+from arkwright.ops.source import Pins
+from arkwright.ops.trees import ImageLayers, Trees
+from arkwright.snapshot.layers import LayerRecords
+from arkwright.sources.base import FileSource
+from arkwright.sources.image import StoreImageSource
+from arkwright.sources.local import LocalSession
+from arkwright.store.leases import Claim
+from arkwright.store.store import Store
+
+if TYPE_CHECKING:
+    from arkwright.linux.worker import Worker
+    from arkwright.sandbox.runtime import RuntimeSandbox
+    from arkwright.snapshot.base import Snapshotter
+
+
+class Means:
+    """The parts of a build; what only the worker can have is made at its first use there."""
+
+    def __init__(
+        self, store: Store, inputs: SessionInputs, stream: EventStream, worker: Worker | None, scrub: str
+    ) -> None:
+        self.store = store
+        self.stream = stream
+        self.worker = worker
+        self.records = Records(store.metadata)
+        self.layers = LayerRecords(store.metadata)
+        self.stat_cache = StatCache(store.metadata)
+        self.images = StoreImageSource(store, tls_verify=inputs.tls_verify)
+        self.image_layers = ImageLayers(self.layers, self.images)
+        self.readers: dict[str, ContextReader] = {}
+        self.scrub = () if scrub == "none" else SCRUB_DEFAULT
+        self.tls_verify = inputs.tls_verify
+        self._inputs = inputs
+        self._session: LocalSession | None = None
+        self._lock = threading.Lock()
+        self._exec_means: ExecMeans | None = None
+        self._noticed: set[str] = set()
+        self._scratch: Claim | None = None
+        self._suspended = False
+
+    def scratch(self) -> str:
+        """A private directory that is gone after the build."""
+        if self._scratch is None:
+            self._scratch = self.store.claim_work()
+        return self._scratch.path
+
+    def suspend(self) -> None:
+        """Close the store before a fork, or at the end; a second call does nothing."""
+        if not self._suspended:
+            self._suspended = True
+            self.stat_cache.flush()
+            self.store.close()
+
+    def close(self) -> None:
+        """Close the store and drop the scratch directory."""
+        self.suspend()
+        if self._scratch is not None:
+            self.store.trash(self._scratch.path)
+            self._scratch.close()
+
+    def file_source(self, scheme: str) -> FileSource:
+        """The source of a scheme. Raises `UserError` `unknown-source`."""
+        if scheme in ("http", "https"):
+            from arkwright.sources.http import HttpSource
+
+            return HttpSource(self.store)
+        if scheme == "git":
+            from arkwright.sources.git import GitSource
+
+            return GitSource(self.store)
+        raise UserError.of("unknown-source", f"there is no source for {scheme}://")
+
+    def resolver(self, contexts: Contexts, pins: Pins) -> OpResolver:
+        """The resolver of this side, over the contexts of a compiled request."""
+        session = LocalSession(
+            contexts.trees,
+            secrets={name: (spec.src, spec.env) for name, spec in self._inputs.secrets.items()},
+            ssh=self._inputs.ssh,
+        )
+        self._session = session
+        return OpResolver(
+            session=session,
+            images=self.images,
+            file_sources=self.file_source,
+            layers=self.layers,
+            image_layers=self.image_layers,
+            means=self.exec_means,
+            pins=pins,
+            readers=self.readers,
+            reader_for=lambda name: ContextReader(session.context(name), self.stat_cache),
+        )
+
+    @cached_property
+    def snapshotter(self) -> Snapshotter:
+        """Only in the worker."""
+        from arkwright.snapshot.overlay import OverlaySnapshotter
+
+        assert self.worker is not None, "trees exist only in the worker"
+        return OverlaySnapshotter(self.store)
+
+    @cached_property
+    def sandbox(self) -> RuntimeSandbox:
+        """Only in the worker."""
+        from arkwright.sandbox.runtime import RuntimeSandbox
+
+        assert self.worker is not None, "steps run only in the worker"
+        return RuntimeSandbox(self.worker, notice=self.notice)
+
+    @cached_property
+    def trees(self) -> Trees:
+        """Only in the worker."""
+        return Trees(self.snapshotter, self.layers, self.store.content, self.image_layers, self.stream)
+
+    def exec_means(self) -> ExecMeans:
+        """What steps need; only in the worker."""
+        with self._lock:
+            if self._exec_means is None:
+                assert self._session is not None
+                self._exec_means = ExecMeans(
+                    trees=self.trees,
+                    sandbox=self.sandbox,
+                    session=self._session,
+                    metadata=self.store.metadata,
+                    stream=self.stream,
+                    cache_mounts_path=os.path.join(self.store.root_path, "cache-mounts"),
+                    scrub=self.scrub,
+                    epoch=CONSTANT_EPOCH,
+                )
+            return self._exec_means
+
+    def notice(self, text: str) -> None:
+        """Tell the user once of something that this host lacks."""
+        if text not in self._noticed:
+            self._noticed.add(text)
+            diagnostic = Diagnostic(code="host-notice", message=text, severity=Severity.WARNING)
+            self.stream.emit(Warning(diagnostic=diagnostic))
+
+    def tiers(self) -> tuple[str, ...]:
+        """The isolation that steps of this build had."""
+        return (self.sandbox.tier,) if "sandbox" in self.__dict__ else ()
+
+
+@contextmanager
+def open_means(
+    root_path: str,
+    inputs: SessionInputs,
+    stream: EventStream,
+    *,
+    worker: Worker | None = None,
+    scrub: str = "default",
+) -> Iterator[Means]:
+    """Open the store and lay everything out; on exit the store is closed and scratch is gone.
+
+    `scrub` is `default` or `none`: whether regenerable files are dropped from steps' layers.
+    """
+    means = Means(Store.open(root_path), inputs, stream, worker, scrub)
+    try:
+        yield means
+    finally:
+        means.close()

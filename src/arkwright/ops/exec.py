@@ -1,0 +1,205 @@
+"""Exec ops: a command in a sandbox, over a writable tree."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arkwright.cache.keys import KeyBuilder
+from arkwright.diagnostics.errors import StepFailed
+from arkwright.events.stream import EventStream
+from arkwright.events.types import Log
+from arkwright.graph.definition import Vertex
+from arkwright.graph.ops import ExecOp, Mount
+from arkwright.ops.contexts import ReaderOf
+from arkwright.ops.exec_mounts import MountPlan
+from arkwright.ops.redact import Redactor
+from arkwright.ops.result import HostResult, LayeredResult
+from arkwright.ops.trees import Trees
+from arkwright.sandbox.spec import Rlimit, Sandbox, StepSpec, StepStatus
+from arkwright.solver.result import Key, Result
+from arkwright.sources.base import Session
+from arkwright.store.metadata import Metadata
+
+if TYPE_CHECKING:
+    from arkwright.snapshot.base import Active
+
+TAIL_LINES = 20
+FAILED_BUCKET = "failed-steps"
+
+
+class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What it takes to open a shell where a step failed; kept under the vertex' short digest."""
+
+    layers: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+    command: str
+
+
+class ExecMeans(msgspec.Struct, frozen=True):
+    """What the worker offers to exec ops."""
+
+    trees: Trees
+    sandbox: Sandbox
+    session: Session
+    metadata: Metadata
+    stream: EventStream
+    cache_mounts_path: str
+    scrub: tuple[str, ...]
+    epoch: int
+
+
+class ExecOperation:
+    """One RUN."""
+
+    slot = True
+
+    def __init__(
+        self, digest: str, vertex: Vertex, reader_of: ReaderOf, means: Callable[[], ExecMeans]
+    ) -> None:
+        assert isinstance(vertex.op, ExecOp)
+        self._digest = digest
+        self._vertex = vertex
+        self._op = vertex.op
+        self._readers = [reader_of(edge.vertex) for edge in vertex.inputs]
+        self._means = means
+
+    def immediate(self) -> Sequence[Result] | None:
+        return None
+
+    def definition_key(self, inputs: Sequence[str]) -> Key:
+        builder = self._builder()
+        for mount in self._op.mounts:
+            if mount.input >= 0 and self._readers[mount.input] is None:
+                builder.field(f"input of {mount.dest}", inputs[mount.input])
+        return Key(builder.digest(), builder.fields)
+
+    def operation_key(self) -> str:
+        return self._builder().digest()
+
+    def same_content(self, number: int, have: Result, other: Result) -> bool:
+        if isinstance(have, HostResult) or isinstance(other, HostResult):
+            return have == other
+        assert isinstance(have, LayeredResult)
+        assert isinstance(other, LayeredResult)
+        trees = self._means().trees
+        mounts = [mount for mount in self._op.mounts if mount.input == number]
+        if any(mount.output >= 0 or not mount.readonly or mount.dest == "/" for mount in mounts):
+            return trees.same_tree(have, other)
+        paths = [mount.selector for mount in mounts]
+        return trees.digest(have, paths) == trees.digest(other, paths)
+
+    def still_valid(self) -> bool:
+        return all(
+            reader.tree_selection(mount.selector) == reader.fresh_tree_selection(mount.selector)
+            for mount in self._op.mounts
+            if mount.input >= 0 and (reader := self._readers[mount.input]) is not None
+        )
+
+    def _builder(self) -> KeyBuilder:
+        op = self._op
+        builder = KeyBuilder("exec")
+        builder.field("platform", str(self._vertex.platform or ""))
+        builder.field("args", *op.args).field("env", *op.env).field("cwd", op.cwd).field("user", op.user)
+        builder.field("network", op.network).field("security", op.security).field("hostname", op.hostname)
+        builder.field("hosts", *(name for name, _ in op.extra_hosts))
+        builder.field(
+            "limits", *(f"{limit.name}={limit.soft}:{limit.hard}" for limit in op.ulimits), op.shm_size
+        )
+        builder.field("secrets", *(f"{secret.name}={secret.secret_id}" for secret in op.secret_env))
+        builder.field("exit codes", *op.valid_exit_codes)
+        for mount in op.mounts:
+            builder.field(f"mount {mount.dest}", *_mount_fields(mount))
+            reader = self._readers[mount.input] if mount.input >= 0 else None
+            if reader is not None:
+                builder.field(f"content of {mount.dest}", reader.tree_selection(mount.selector))
+        return builder
+
+    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
+        means = self._means()
+        with MountPlan(
+            self._op, inputs, self._readers, means.trees, means.session, means.cache_mounts_path, cancelled
+        ) as plan:
+            spec = self._spec(plan, means)
+            _ensure_directory(plan.root, self._op.cwd)
+            tail: deque[bytes] = deque(maxlen=200)
+            redactor = Redactor(plan.secrets, self._output(means.stream, tail))
+            status = means.sandbox.run(spec, plan.root, redactor, cancelled=cancelled)
+            redactor.flush()
+            if status.status not in self._op.valid_exit_codes:
+                raise self._failure(status, tail, plan.actives[0], plan.below, means)
+            return plan.commit(means.scrub)
+
+    def _spec(self, plan: MountPlan, means: ExecMeans) -> StepSpec:
+        op = self._op
+        env = op.env
+        if not any(item.startswith("SOURCE_DATE_EPOCH=") for item in env):
+            env = (*env, f"SOURCE_DATE_EPOCH={means.epoch}")
+        return StepSpec(
+            args=op.args, env=env, cwd=op.cwd, user=op.user, mounts=plan.mounts, network=op.network,
+            security=op.security, extra_hosts=op.extra_hosts, secret_env=plan.secret_env,
+            rlimits=tuple(Rlimit(limit.name, limit.soft, limit.hard) for limit in op.ulimits),
+            readonly_root=plan.readonly_root,
+            **({"hostname": op.hostname} if op.hostname else {}),
+            **({"shm_size": op.shm_size} if op.shm_size else {}),
+        )  # fmt: skip
+
+    def _output(self, stream: EventStream, tail: deque[bytes]) -> Callable[[int, bytes], None]:
+        def output(fd: int, data: bytes) -> None:
+            tail.append(data)
+            stream.emit(Log(vertex=self._digest, fd=fd, data=data))
+
+        return output
+
+    def _failure(
+        self, status: StepStatus, tail: deque[bytes], active: Active, below: tuple[str, ...], means: ExecMeans
+    ) -> StepFailed:
+        command = " ".join(self._op.args)
+        layer = active.commit()
+        name = self._digest.partition(":")[2][:12]
+        step = FailedStep(
+            layers=(*below, layer.id), env=self._op.env, cwd=self._op.cwd, user=self._op.user, command=command
+        )
+        means.metadata.put(FAILED_BUCKET, name, msgspec.json.encode(step))
+        lines = b"".join(tail).decode(errors="replace").splitlines()[-TAIL_LINES:]
+        ending = (
+            f"was killed by signal {status.signal}"
+            if status.signal
+            else f"exited with status {status.status}"
+        )
+        shell = f"arkwright run --failed-step {name}"
+        error = StepFailed.of(
+            "step-failed",
+            f"the command {ending}" + (": out of memory" if status.oom else ""),
+            hint=f"open a shell where it failed: {shell}",
+            details={
+                "vertex": self._digest, "command": command, "status": status.status, "signal": status.signal,
+                "oom": status.oom, "tail": lines, "shell": shell,
+            },
+        )  # fmt: skip
+        assert isinstance(error, StepFailed)
+        return error
+
+
+def _mount_fields(mount: Mount) -> tuple[str | int, ...]:
+    sharing = () if mount.type == "cache" else (mount.cache_id,)
+    return (
+        mount.type, mount.selector, int(mount.readonly), mount.output, mount.tmpfs_size, mount.secret_id,
+        int(mount.required), mount.mode, mount.uid, mount.gid, *sharing,
+    )  # fmt: skip
+
+
+def _ensure_directory(root_path: str, path: str) -> None:
+    from arkwright.layer.rooted import Root
+    from arkwright.ops.file_copy import Copier
+
+    with Root(root_path) as root, contextlib.suppress(FileExistsError):
+        if root.lstat(root.resolve(path)) is None:
+            Copier(root, root).make_dirs(path)

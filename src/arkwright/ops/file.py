@@ -1,0 +1,256 @@
+"""File ops: ordered copy, mkfile, mkdir, symlink and rm actions on one tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from arkwright.cache.keys import KeyBuilder
+from arkwright.diagnostics.errors import Cancelled, UserError
+from arkwright.graph.definition import Vertex
+from arkwright.graph.ops import (
+    CopyAction,
+    FileAction,
+    FileOp,
+    MkDirAction,
+    MkFileAction,
+    Owner,
+    RmAction,
+    SymlinkAction,
+)
+from arkwright.layer.rooted import Root
+from arkwright.ops.contexts import ContextReader, ReaderOf, hidden_by, source_matches
+from arkwright.ops.file_copy import Copier
+from arkwright.ops.file_unpack import unpack_archive
+from arkwright.ops.modes import parse_mode
+from arkwright.ops.result import HostResult, LayeredResult
+from arkwright.ops.trees import Trees
+from arkwright.sandbox.users import resolve_owner
+from arkwright.solver.result import Key, Result
+from arkwright.sources.ignore import expand
+
+
+class FileOperation:
+    """One COPY, ADD or WORKDIR: all actions on one writable tree, which is output 0.
+
+    Actions form a chain: the first starts from an input (or the empty tree), each later one from
+    the result of the one before. Other shapes of LLB are refused.
+    """
+
+    slot = False
+
+    def __init__(self, vertex: Vertex, reader_of: ReaderOf, trees: Callable[[], Trees]) -> None:
+        assert isinstance(vertex.op, FileOp)
+        self._actions = vertex.op.actions
+        self._count = len(vertex.inputs)
+        self._readers = [reader_of(edge.vertex) for edge in vertex.inputs]
+        self._trees = trees
+        self._check_chain()
+
+    def _check_chain(self) -> None:
+        for number, action in enumerate(self._actions):
+            follows = action.input == self._count + number - 1 if number else action.input < self._count
+            if not follows or (action.output >= 0) != (number == len(self._actions) - 1):
+                raise UserError.of(
+                    "unsupported-graph", "a file op whose actions are not one chain cannot be solved"
+                )
+
+    def immediate(self) -> Sequence[Result] | None:
+        return None
+
+    def definition_key(self, inputs: Sequence[str]) -> Key:
+        builder = self._builder()
+        for number, key in enumerate(inputs):
+            if self._readers[number] is None:
+                builder.field(f"input {number}", key)
+        return Key(builder.digest(), builder.fields)
+
+    def operation_key(self) -> str:
+        return self._builder().digest()
+
+    def same_content(self, number: int, have: Result, other: Result) -> bool:
+        if isinstance(have, HostResult) or isinstance(other, HostResult):
+            return have == other
+        assert isinstance(have, LayeredResult)
+        assert isinstance(other, LayeredResult)
+        trees = self._trees()
+        copies = [action for action in self._copies() if action.secondary_input == number]
+        if self._actions[0].input == number or any(action.exclude_patterns for action in copies):
+            return trees.same_tree(have, other)
+        paths = [action.src.replace("/./", "/") for action in copies]
+        return trees.digest(have, paths) == trees.digest(other, paths)
+
+    def still_valid(self) -> bool:
+        return all(
+            reader.selection(action) == reader.fresh_selection(action)
+            for action in self._copies()
+            if (reader := self._reader(action)) is not None
+        )
+
+    def _copies(self) -> list[CopyAction]:
+        return [action for action in self._actions if isinstance(action, CopyAction)]
+
+    def _reader(self, action: CopyAction) -> ContextReader | None:
+        return self._readers[action.secondary_input] if 0 <= action.secondary_input < self._count else None
+
+    def _builder(self) -> KeyBuilder:
+        builder = KeyBuilder("file")
+        for action in self._actions:
+            builder.field("action", msgspec.json.encode(action, order="sorted"))
+            if isinstance(action, CopyAction):
+                reader = self._reader(action)
+                if reader is not None:
+                    builder.field(f"content of {action.src}", reader.selection(action))
+        return builder
+
+    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
+        trees = self._trees()
+        first = self._actions[0].input
+        base = inputs[first] if first >= 0 else LayeredResult()
+        assert isinstance(base, LayeredResult)
+        trees.ensure(base.layers)
+        active = trees.snapshotter.prepare(base.layers)
+        try:
+            with Root(active.root) as root:
+                for action in self._actions:
+                    if cancelled.is_set():
+                        raise Cancelled.of("cancelled", "the build was cancelled")
+                    self._apply(action, root, inputs)
+            layer = active.commit()
+        except BaseException:
+            active.abort()
+            raise
+        return [LayeredResult((*base.layers, layer.id))]
+
+    def _apply(self, action: FileAction, root: Root, inputs: Sequence[Result]) -> None:
+        if isinstance(action, CopyAction):
+            with self._source(action, inputs) as source:
+                self._copy(action, source, root)
+        elif isinstance(action, MkFileAction):
+            make_file(action, root)
+        elif isinstance(action, MkDirAction):
+            make_directory(action, root)
+        elif isinstance(action, SymlinkAction):
+            make_symlink(action, root)
+        else:
+            remove(action, root)
+
+    @contextmanager
+    def _source(self, action: CopyAction, inputs: Sequence[Result]) -> Iterator[Root]:
+        number = action.secondary_input
+        result = inputs[number] if 0 <= number < self._count else LayeredResult()
+        if isinstance(result, HostResult):
+            with Root(result.tree.root) as root:
+                yield root
+        else:
+            assert isinstance(result, LayeredResult)
+            with self._trees().view(result) as path, Root(path) as root:
+                yield root
+
+    def _copy(self, action: CopyAction, source: Root, dest: Root) -> None:
+        reader = self._reader(action)
+        owner = owner_in(dest, action.owner)
+        copier = Copier(
+            source, dest, owner=owner, keep_owner=reader is None, mode=parse_mode(action.mode),
+            excluded=reader.excluded if reader else None,
+        )  # fmt: skip
+        hidden = hidden_by(action.exclude_patterns)
+        for match in source_matches(source, action, reader.matcher if reader else None):
+            if action.attempt_unpack and unpack_archive(source, match, dest, action.dest, owner, copier):
+                continue
+            if action.parents:
+                copier.copy_parents(match, _pivot(action.src), action.dest, hidden)
+            else:
+                copier.copy(
+                    match,
+                    action.dest,
+                    contents=action.dir_copy_contents,
+                    follow=action.follow_symlink,
+                    hidden=hidden,
+                )
+
+
+def _pivot(src: str) -> str:
+    before, found, _ = src.partition("/./")
+    return "/".join(part for part in before.split("/") if part and part != ".") if found else ""
+
+
+def owner_in(root: Root, owner: Owner | None) -> tuple[int, int] | None:
+    """Ownership in numbers, names looked up in the tree.
+
+    Raises `UserError` `unknown-user`, `unknown-group`: BuildKit silently takes 0:0.
+    """
+    return None if owner is None else resolve_owner(root, owner.user, owner.group)
+
+
+@contextmanager
+def _parent(root: Root, path: str, *, make: bool, owner: tuple[int, int] | None) -> Iterator[tuple[int, str]]:
+    directory, _, _ = path.rstrip("/").rpartition("/")
+    if make:
+        Copier(root, root, owner=owner).make_dirs(directory)
+    parent_fd, name = root.open_parent(path.rstrip("/"))
+    try:
+        yield parent_fd, name
+    finally:
+        os.close(parent_fd)
+
+
+def make_file(action: MkFileAction, root: Root) -> None:
+    """MkFile: write a file, replacing one, following a link at its path inside the root."""
+    owner = owner_in(root, action.owner)
+    change = parse_mode(action.symbolic)
+    mode = change(0o644, False) if change else action.mode
+    path = root.resolve(action.path)
+    status = root.lstat(path)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        raise UserError.of("copy-type-conflict", f"cannot write the file /{path}: a directory is there")
+    with _parent(root, path, make=True, owner=owner) as (parent_fd, name):
+        if status is not None:
+            os.unlink(name, dir_fd=parent_fd)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent_fd)
+        with os.fdopen(fd, "wb") as file:
+            file.write(action.data)
+            os.fchown(fd, *(owner or (0, 0)))
+            os.fchmod(fd, mode)
+
+
+def make_directory(action: MkDirAction, root: Root) -> None:
+    """MkDir: existing directories stay as they are."""
+    owner = owner_in(root, action.owner)
+    if action.make_parents:
+        Copier(root, root, owner=owner).make_dirs(action.path, action.mode)
+        return
+    with _parent(root, root.resolve(action.path), make=False, owner=owner) as (parent_fd, name):
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+        os.chown(name, *(owner or (0, 0)), dir_fd=parent_fd, follow_symlinks=False)
+        os.chmod(name, action.mode, dir_fd=parent_fd)
+
+
+def make_symlink(action: SymlinkAction, root: Root) -> None:
+    """Symlink: `new_path` points to `old_path` as written."""
+    owner = owner_in(root, action.owner)
+    with _parent(root, action.new_path, make=True, owner=owner) as (parent_fd, name):
+        os.symlink(action.old_path, name, dir_fd=parent_fd)
+        os.chown(name, *(owner or (0, 0)), dir_fd=parent_fd, follow_symlinks=False)
+
+
+def remove(action: RmAction, root: Root) -> None:
+    """Rm: a file, a link, or a tree; the path itself is not followed when it is a link."""
+    paths = expand(root, action.path) if action.allow_wildcard else [action.path]
+    for path in paths:
+        try:
+            with _parent(root, path, make=False, owner=None) as (parent_fd, name):
+                status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    shutil.rmtree(name, dir_fd=parent_fd)
+                else:
+                    os.unlink(name, dir_fd=parent_fd)
+        except FileNotFoundError as error:
+            if not action.allow_not_found:
+                raise UserError.of("path-missing", f"/{path.strip('/')} does not exist") from error

@@ -1,0 +1,115 @@
+"""Source ops: images (lazy layers), contexts (read in place), files from HTTP and git."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from arkwright.cache.keys import KeyBuilder
+from arkwright.ops.result import HostResult, LayeredResult
+from arkwright.ops.trees import ImageLayers
+from arkwright.snapshot.base import Snapshotter
+from arkwright.solver.result import Key, Result
+from arkwright.sources.base import FileSource, HostTree, Pinned, PinnedImage
+
+
+class _SourceOperation:
+    """What all sources share: no inputs, a key from the pin."""
+
+    slot = False
+
+    def __init__(self, pin: Callable[[], Pinned]) -> None:
+        self._pin = pin
+
+    def definition_key(self, inputs: Sequence[str]) -> Key:
+        builder = KeyBuilder("source").field("key", self._pin().key)
+        return Key(builder.digest(), builder.fields)
+
+    def operation_key(self) -> str:
+        return self.definition_key(()).digest
+
+    def same_content(self, number: int, have: Result, other: Result) -> bool:
+        return False
+
+    def still_valid(self) -> bool:
+        return True
+
+
+class ImageOperation(_SourceOperation):
+    """An image: its layers by name; nothing is fetched before a step or an export needs it."""
+
+    def __init__(self, pin: Callable[[], PinnedImage], layers: ImageLayers, vertex: str) -> None:
+        super().__init__(pin)
+        self._pin_image = pin
+        self._layers = layers
+        self._vertex = vertex
+
+    def immediate(self) -> Sequence[Result]:
+        return [self._layers.declare(self._pin_image(), self._vertex)]
+
+    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
+        return self.immediate()
+
+
+class ContextOperation:
+    """A context of the session. Its key is its name: users of it digest what they read of it."""
+
+    slot = False
+
+    def __init__(self, name: str, tree: HostTree) -> None:
+        self._result = HostResult(name, tree)
+
+    @property
+    def tree(self) -> HostTree:
+        return self._result.tree
+
+    def immediate(self) -> Sequence[Result]:
+        return [self._result]
+
+    def definition_key(self, inputs: Sequence[str]) -> Key:
+        builder = KeyBuilder("context").field("name", self._result.context)
+        return Key(builder.digest(), builder.fields)
+
+    def operation_key(self) -> str:
+        return self.definition_key(()).digest
+
+    def same_content(self, number: int, have: Result, other: Result) -> bool:
+        return False
+
+    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
+        return self.immediate()
+
+    def still_valid(self) -> bool:
+        return True
+
+
+class FileSourceOperation(_SourceOperation):
+    """Files from HTTP or git, written into a tree of their own."""
+
+    def __init__(
+        self, source: FileSource, pin: Callable[[], Pinned], snapshotter: Callable[[], Snapshotter]
+    ) -> None:
+        super().__init__(pin)
+        self._source = source
+        self._snapshotter = snapshotter
+
+    def immediate(self) -> Sequence[Result] | None:
+        return None
+
+    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
+        active = self._snapshotter().prepare(())
+        try:
+            self._source.materialise(self._pin(), active.root)
+            return [LayeredResult((active.commit().id,))]
+        except BaseException:
+            active.abort()
+            raise
+
+
+class Pins(msgspec.Struct):
+    """What was pinned in this build, by vertex digest; carried over the fork into the worker."""
+
+    images: dict[str, PinnedImage] = {}
+    files: dict[str, Pinned] = {}

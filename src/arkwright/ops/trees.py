@@ -1,0 +1,159 @@
+"""Trees of layers, realised when a step needs them: fetched, unpacked, mounted, digested."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from arkwright.cache.checksum import TreeDigester
+from arkwright.events.stream import EventStream
+from arkwright.events.types import Progress
+from arkwright.layer.codec import decompress
+from arkwright.layer.rooted import Root
+from arkwright.layer.tar_write import write_tar
+from arkwright.oci.descriptor import Descriptor, layer_codec
+from arkwright.ops.result import LayeredResult
+from arkwright.snapshot.base import Layer, Snapshotter
+from arkwright.snapshot.layers import LayerRecords, chain_id
+from arkwright.sources.base import ImageSource, PinnedImage
+from arkwright.store.content import ContentStore
+
+SOURCE_BLOB = "source"
+
+
+class ImageLayers:
+    """Layers of pinned images: known by id before a byte of them is here.
+
+    An id is made of the chain of diffIDs and of the blob, so that a base keeps its own bytes even
+    when another image holds the same files compressed differently.
+    """
+
+    def __init__(self, records: LayerRecords, images: ImageSource) -> None:
+        self._records = records
+        self._images = images
+        self._origins: dict[str, tuple[PinnedImage, Descriptor, str]] = {}
+
+    def declare(self, image: PinnedImage, vertex: str) -> LayeredResult:
+        """The image as a result; its layers get records, their blobs stay where they are."""
+        ids: list[str] = []
+        for number, descriptor in enumerate(image.layers):
+            chain = chain_id(image.diff_ids[: number + 1])
+            layer_id = hashlib.sha256(f"{chain} {descriptor.digest}".encode()).hexdigest()
+            if self._records.get(layer_id) is None:
+                layer = Layer(
+                    id=layer_id, parents=tuple(ids), origin="applied", unpacked=False,
+                    diff_id=image.diff_ids[number], blobs={SOURCE_BLOB: descriptor},
+                )  # fmt: skip
+                self._records.put(layer)
+            self._origins[layer_id] = (image, descriptor, vertex)
+            ids.append(layer_id)
+        return LayeredResult(tuple(ids))
+
+    @property
+    def empty(self) -> bool:
+        """Whether no image was declared on this side yet."""
+        return not self._origins
+
+    def fetch(self, layer_id: str, stream: EventStream) -> None:
+        """Make the layer's blob present; nothing to do for layers of this store's own making."""
+        origin = self._origins.get(layer_id)
+        if origin is None:
+            return
+        image, descriptor, vertex = origin
+
+        def report(done: int, total: int) -> None:
+            stream.emit(Progress(vertex=vertex, item=descriptor.digest, done=done, total=total))
+
+        self._images.fetch(image, descriptor, report)
+
+
+class Trees:
+    """Views and content digests of layered results, inside the worker."""
+
+    def __init__(
+        self,
+        snapshotter: Snapshotter,
+        records: LayerRecords,
+        content: ContentStore,
+        images: ImageLayers,
+        stream: EventStream,
+    ) -> None:
+        self.snapshotter = snapshotter
+        self.records = records
+        self._content = content
+        self._images = images
+        self._stream = stream
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._guard = threading.Lock()
+        self._selections: dict[tuple[str, ...], str] = {}
+
+    def ensure(self, layers: Sequence[str]) -> None:
+        """Unpack what is known only as a blob, lowest first."""
+        for number, layer_id in enumerate(layers):
+            with self._guard:
+                lock = self._locks[layer_id]
+            with lock:
+                layer = self.records.get(layer_id)
+                if layer is None or not layer.unpacked:
+                    assert layer is not None, f"layer {layer_id} has no record"
+                    self._unpack(layers[:number], layer)
+
+    def _unpack(self, below: Sequence[str], layer: Layer) -> None:
+        descriptor = layer.blobs[SOURCE_BLOB]
+        if not self._content.has(descriptor.digest):
+            self._images.fetch(layer.id, self._stream)
+        with self._content.open(descriptor.digest) as blob:
+            with decompress(blob, layer_codec(descriptor.media_type)) as tar:
+                self.snapshotter.apply(below, layer, tar)
+
+    @contextmanager
+    def view(self, result: LayeredResult) -> Iterator[str]:
+        """A read-only tree; the value is its root path."""
+        self.ensure(result.layers)
+        with self.snapshotter.view(result.layers) as root:
+            yield root
+
+    def diff_id(self, layer_id: str) -> str:
+        """The digest of a layer's canonical diff: its diffID, computed at the first asking."""
+        layer = self.records.get(layer_id)
+        assert layer is not None, f"layer {layer_id} has no record"
+        if not layer.diff_id:
+            self.ensure([*layer.parents, layer_id])
+            hasher = hashlib.sha256()
+            write_tar(self.snapshotter.diff(layer), hasher.update)
+            layer = self.records.update(layer_id, diff_id="sha256:" + hasher.hexdigest())
+        return layer.diff_id
+
+    def same_tree(self, first: LayeredResult, second: LayeredResult) -> bool:
+        """Whether two trees are made of equal layers."""
+        return len(first.layers) == len(second.layers) and all(
+            have == other or self.diff_id(have) == self.diff_id(other)
+            for have, other in zip(first.layers, second.layers, strict=True)
+        )
+
+    def digest(self, result: LayeredResult, paths: Sequence[str]) -> str:
+        """A digest of what is at some paths of a tree, wildcards expanded."""
+        wanted = (*result.layers, "", *paths)
+        known = self._selections.get(wanted)
+        if known is None:
+            with self.view(result) as root_path, Root(root_path) as root:
+                digester = TreeDigester(root, ownership=True, excluded=None, stat_cache=None)
+                known = digest_selection(digester, root, paths)
+            self._selections[wanted] = known
+        return known
+
+
+def digest_selection(digester: TreeDigester, root: Root, paths: Sequence[str]) -> str:
+    """The digest of some paths: of each match its path as named and its content."""
+    from arkwright.cache.keys import KeyBuilder
+    from arkwright.sources.ignore import expand
+
+    builder = KeyBuilder("selection")
+    for path in paths:
+        builder.field("path", path)
+        for match in expand(root, path):
+            builder.field(match, digester.digest(match))
+    return builder.digest()
