@@ -12,7 +12,7 @@ from arkwright.build.means import Means
 from arkwright.build.request import BuildRequest
 from arkwright.events.types import Warning
 from arkwright.frontends.base import FrontendImage, FrontendRequest
-from arkwright.frontends.table import frontend
+from arkwright.frontends.table import load
 from arkwright.layer.profile import CONSTANT_EPOCH
 from arkwright.oci.platform import host_platform
 
@@ -55,7 +55,7 @@ def compile_request(request: BuildRequest, means: Means) -> Compiled:
         resolve_mode="pull" if request.pull else "default",
         epoch=CONSTANT_EPOCH,
     )
-    made = frontend("dockerfile")(bridge, asked)
+    made = load("dockerfile")(bridge, asked)
     return Compiled(images=made.images, contexts=contexts, epoch=_epoch(request, contexts))
 
 

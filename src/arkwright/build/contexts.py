@@ -140,7 +140,9 @@ class ContextLoader:
             local = request.dockerfile
             remote_context = not os.path.isdir(request.context)
             inside = os.path.join(root, local)
-            return inside if remote_context or (not os.path.exists(local) and os.path.exists(inside)) else local
+            return (
+                inside if remote_context or (not os.path.exists(local) and os.path.exists(inside)) else local
+            )
         for name in ("Dockerfile", "dockerfile", "Containerfile"):
             if os.path.isfile(os.path.join(root, name)):
                 return os.path.join(root, name)

@@ -49,7 +49,6 @@ class Means:
         self.stat_cache = StatCache(store.metadata)
         self.images = StoreImageSource(store, tls_verify=inputs.tls_verify)
         self.image_layers = ImageLayers(self.layers, self.images)
-        self.readers: dict[str, ContextReader] = {}
         self.scrub = () if scrub == "none" else SCRUB_DEFAULT
         self.tls_verify = inputs.tls_verify
         self._inputs = inputs
@@ -92,8 +91,19 @@ class Means:
             return GitSource(self.store)
         raise UserError.of("unknown-source", f"there is no source for {scheme}://")
 
-    def resolver(self, contexts: Contexts, pins: Pins) -> OpResolver:
-        """The resolver of this side, over the contexts of a compiled request."""
+    def adopt(self, pins: Pins) -> None:
+        """Know the images that another side of the fork pinned: their blobs may be fetched here."""
+        for digest, image in pins.images.items():
+            self.image_layers.declare(image, digest)
+
+    def resolver(self, contexts: Contexts, pins: Pins, readers: dict[str, ContextReader]) -> OpResolver:
+        """The resolver of this side, over the contexts of a compiled request.
+
+        `pins` and `readers` are those of the other side, or empty; they are filled here.
+        """
+        self.adopt(pins)
+        for reader in readers.values():
+            reader.detach(self.stat_cache)
         session = LocalSession(
             contexts.trees,
             secrets={name: (spec.src, spec.env) for name, spec in self._inputs.secrets.items()},
@@ -108,7 +118,8 @@ class Means:
             image_layers=self.image_layers,
             means=self.exec_means,
             pins=pins,
-            readers=self.readers,
+            readers=readers,
+            scrub=self.scrub,
             reader_for=lambda name: ContextReader(session.context(name), self.stat_cache),
         )
 
@@ -145,7 +156,6 @@ class Means:
                     metadata=self.store.metadata,
                     stream=self.stream,
                     cache_mounts_path=os.path.join(self.store.root_path, "cache-mounts"),
-                    scrub=self.scrub,
                     epoch=CONSTANT_EPOCH,
                 )
             return self._exec_means

@@ -22,6 +22,7 @@ from arkwright.build.session import SessionInputs
 from arkwright.events.journal import Journal, journal_path
 from arkwright.events.stream import EventStream
 from arkwright.exporters.base import BuiltImage, ExportReport
+from arkwright.ops.contexts import ContextReader
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.source import Pins
 from arkwright.solver.result import Result
@@ -68,12 +69,13 @@ class _Line:
         self._session = session
         self._compiled = compiled
         self._pins = Pins()
+        self._readers: dict[str, ContextReader] = {}
         self._solver: Solver | None = None
         self._work: _Work | None = None
 
     def cached(self, means: Means) -> bool:
         """Whether every target is in the cache, and no output needs the worker."""
-        resolver = means.resolver(self._compiled.contexts, self._pins)
+        resolver = means.resolver(self._compiled.contexts, self._pins, self._readers)
         self._solver = Solver(resolver, means.records, means.stream, means.stream.build)
         results: list[tuple[str, ...]] = []
         for image in self._compiled.images:
@@ -108,7 +110,9 @@ class _Line:
         from arkwright.solver.scheduler import Scheduler
 
         assert self._solver is not None
-        self._solver.rebind(means.resolver(self._compiled.contexts, self._pins), means.records, means.stream)
+        self._solver.rebind(
+            means.resolver(self._compiled.contexts, self._pins, self._readers), means.records, means.stream
+        )
         with Scheduler(self._request.jobs, worker.cancelled) as scheduler:
             found = self._solver.solve([image.definition for image in self._compiled.images], scheduler)
         results = tuple(_layers(result) for result in found)
@@ -119,10 +123,7 @@ class _Line:
         """Write the outputs that remain, and sum up."""
         work = self._work
         assert work is not None
-        if means.image_layers.empty:
-            # Another side of the fork pinned the images; their blobs may still have to be fetched.
-            for digest, image in self._pins.images.items():
-                means.image_layers.declare(image, digest)
+        means.adopt(self._pins)
         outcome = self._exports(work.results).finish(means, work.reports)
         return Receipt(
             build=means.stream.build,

@@ -1,0 +1,1 @@
+"""The command line: argv becomes requests, events become progress, errors become text and status."""

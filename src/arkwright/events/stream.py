@@ -52,4 +52,3 @@ class EventStream:
         stamped = msgspec.structs.replace(event, build=self.build, seq=self._seq)
         for subscriber in self._subscribers:
             subscriber(stamped)
-

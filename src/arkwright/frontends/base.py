@@ -62,7 +62,8 @@ class FrontendRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `context` and `dockerfile` are references that `Bridge.read_file` takes; the build's main
     context is the source `local://context` unless `context_source` names another identifier.
-    `epoch` is the value for steps' SOURCE_DATE_EPOCH.
+    `epoch` is the value for steps' SOURCE_DATE_EPOCH. `source` is the text of the file
+    when the caller has it; without it the file `filename` of the reference `dockerfile` is read.
     """
 
     filename: str = "Dockerfile"

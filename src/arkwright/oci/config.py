@@ -91,7 +91,7 @@ def parse(data: bytes) -> ImageConfig:
     try:
         fields = _without_nulls(msgspec.json.decode(data))
         return msgspec.convert(fields, ImageConfig)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError.of("invalid-image-config", f"not an image config: {error}") from error
 
 

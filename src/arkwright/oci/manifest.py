@@ -11,6 +11,7 @@ import msgspec
 from arkwright.diagnostics.errors import UserError
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.digest import is_digest
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -44,7 +45,8 @@ def encode(document: Manifest | Index) -> bytes:
 def parse(data: bytes, media_type: str = "") -> Manifest | Index:
     """Read a manifest or an index, OCI or Docker schema 2.
 
-    `media_type` is what the transport said; it must not contradict the document.
+    `media_type` is what the transport said; it must not contradict the document. Every descriptor
+    of the result has a well-formed digest and a size of at least 0.
     Raises `UserError` `invalid-manifest`.
     """
     try:
@@ -54,13 +56,26 @@ def parse(data: bytes, media_type: str = "") -> Manifest | Index:
             raise _invalid(f"schema version {probe.schema_version}; only version 2 is supported")
         if probe.media_type and media_type and probe.media_type != media_type:
             raise _invalid(f"the document says {probe.media_type}, its sender {media_type}")
-        if probe.manifests is not None and probe.config is not None:
+        if probe.manifests and probe.config:
             raise _invalid("it has both `manifests` and `config`")
-        if stated in media.INDEXES or (not stated and probe.manifests is not None):
-            return msgspec.json.decode(data, type=Index)
-        return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+        is_index = stated in media.INDEXES or (stated not in media.MANIFESTS and probe.manifests is not None)
+        document: Manifest | Index = (
+            msgspec.json.decode(data, type=Index) if is_index else msgspec.json.decode(data, type=Manifest)
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _invalid(str(error)) from error
+    _check(document)
+    return document
+
+
+def _check(document: Manifest | Index) -> None:
+    """A descriptor's digest becomes part of a path and of a URL, so a malformed one stops here."""
+    parts = document.manifests if isinstance(document, Index) else (document.config, *document.layers)
+    for part in (*parts, *((document.subject,) if document.subject else ())):
+        if not is_digest(part.digest):
+            raise _invalid(f"{part.digest!r} is not a digest")
+        if part.size < 0:
+            raise _invalid(f"{part.digest} has a negative size")
 
 
 def _invalid(why: str) -> UserError:
@@ -72,5 +87,5 @@ def _invalid(why: str) -> UserError:
 class _Probe(msgspec.Struct, rename="camel"):
     schema_version: int = 0
     media_type: str = ""
-    manifests: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw()
+    config: msgspec.Raw = msgspec.Raw()

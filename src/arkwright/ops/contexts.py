@@ -1,7 +1,9 @@
-"""What ops read of the session's contexts: which paths match, and what their content is."""
+"""What ops read of trees: which paths a copy names, and what their content is."""
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Callable
 
 from arkwright.cache.checksum import TreeDigester
@@ -13,7 +15,9 @@ from arkwright.graph.ops import CopyAction
 from arkwright.layer.rooted import Root
 from arkwright.ops.file_copy import Excluded
 from arkwright.sources.base import HostTree
-from arkwright.sources.ignore import Matcher, expand, has_wildcard
+from arkwright.sources.expand import expand, shown
+from arkwright.sources.ignore import Matcher
+from arkwright.sources.patterns import has_wildcard
 
 
 class ContextReader:
@@ -25,14 +29,13 @@ class ContextReader:
         self._stat_cache = stat_cache
         self._digests: dict[tuple[object, ...], str] = {}
 
+    def detach(self, stat_cache: StatCache | None) -> None:
+        """Go on with another stat cache: the one of this side of a fork."""
+        self._stat_cache = stat_cache
+
     @property
     def excluded(self) -> Excluded | None:
         return self.matcher.excluded if self.matcher else None
-
-    def matches(self, action: CopyAction) -> list[str]:
-        """The context paths that a copy names. Raises `UserError` `copy-source-missing`."""
-        with Root(self.tree.root) as root:
-            return source_matches(root, action, self.matcher)
 
     def selection(self, action: CopyAction) -> str:
         """The content digest of what a copy would take, remembered for the build."""
@@ -44,17 +47,9 @@ class ContextReader:
     def fresh_selection(self, action: CopyAction) -> str:
         """The same, from the files as they are now."""
         with Root(self.tree.root) as root:
-            hidden = hidden_by(action.exclude_patterns)
-            builder = KeyBuilder("selection")
-            for match in source_matches(root, action, self.matcher):
-                digester = TreeDigester(
-                    root,
-                    ownership=False,
-                    excluded=_both(self.excluded, hidden, match),
-                    stat_cache=self._stat_cache,
-                )
-                builder.field(match, digester.digest(match))
-            return builder.digest()
+            return selection_digest(
+                root, action, matcher=self.matcher, ownership=False, stat_cache=self._stat_cache
+            )
 
     def tree_selection(self, path: str) -> str:
         """The content digest of one path as a bind mount shows it."""
@@ -65,65 +60,65 @@ class ContextReader:
         return self.fresh_selection(_whole(path))
 
 
+ReaderOf = Callable[[str], ContextReader | None]
+
+
+def selection_digest(
+    root: Root, action: CopyAction, *, ownership: bool, matcher: Matcher | None = None,
+    stat_cache: StatCache | None = None,
+) -> str:  # fmt: skip
+    """The digest of what a copy takes from a tree: each match's path and content.
+
+    Raises `UserError` `copy-source-missing` and what `TreeDigester.digest` raises.
+    """
+    hidden = hidden_by(action.exclude_patterns)
+    plain = TreeDigester(
+        root, ownership=ownership, excluded=matcher.excluded if matcher else None,
+        may_prune=matcher.may_prune if matcher else None, stat_cache=stat_cache,
+    )  # fmt: skip
+    builder = KeyBuilder("selection")
+    for match in source_matches(root, action, matcher):
+        digester = plain
+        if hidden is not None:
+            excluded = _both(matcher.excluded if matcher else None, hidden, root.resolve(match))
+            digester = TreeDigester(root, ownership=ownership, excluded=excluded, stat_cache=stat_cache)
+        builder.field(match, digester.digest(match))
+    return builder.digest()
+
+
 def _whole(path: str) -> CopyAction:
     return CopyAction(input=-1, secondary_input=0, src=path, dest="/")
 
 
 def source_matches(root: Root, action: CopyAction, matcher: Matcher | None) -> list[str]:
-    """The paths in a source tree that a copy action names, sorted.
+    """The paths in a source tree that a copy action names, in the order of a walk.
 
     A wildcard may match nothing; a literal path must exist and not be ignored. Raises `UserError`
     `copy-source-missing` with the nearest name, or the ignore rule that hides the path.
     """
     pattern = action.src.replace("/./", "/") if action.parents else action.src
     if action.allow_wildcard and has_wildcard(pattern):
-        found = expand(root, pattern)
-        if matcher is not None:
-            found = [path for path in found if not _hidden(root, matcher, path)]
+        found = expand(root, pattern, matcher, globstar=action.parents)
         if not found and not action.allow_empty_wildcard:
             raise _missing(root, pattern, matcher)
         return found
-    path = "/".join(part for part in pattern.split("/") if part and part != ".")
-    clean = _clamp(path)
-    status = root.lstat(root.resolve(clean))
-    if status is None or (matcher is not None and clean and _hidden(root, matcher, clean)):
-        raise _missing(root, clean, matcher)
-    return [clean]
+    path = posixpath.normpath("/" + pattern).lstrip("/")
+    if root.lstat(root.resolve(path)) is None or (matcher is not None and not shown(root, path, matcher)):
+        raise _missing(root, path, matcher)
+    return [path]
 
 
 def hidden_by(patterns: tuple[str, ...]) -> Excluded | None:
     """A predicate for `--exclude` patterns, on paths relative to the copied directory."""
-    return Matcher(patterns).excluded if patterns else None
+    return Matcher.of_patterns(patterns).excluded if patterns else None
 
 
-def _both(first: Excluded | None, second: Excluded | None, base: str) -> Excluded | None:
-    if second is None:
-        return first
-    inner = second
-
+def _both(first: Excluded | None, second: Excluded, base: str) -> Excluded:
     def excluded(path: str, is_dir: bool) -> bool:
         relative = path[len(base) :].lstrip("/") if base else path
-        return bool(first and first(path, is_dir)) or bool(relative and inner(relative, is_dir))
+        return bool(first and first(path, is_dir)) or bool(relative and second(relative, is_dir))
 
     return excluded
-
-
-def _hidden(root: Root, matcher: Matcher, path: str) -> bool:
-    status = root.lstat(root.resolve(path))
-    is_dir = status is not None and (status.st_mode & 0o170000) == 0o040000
-    # A directory that an exception line can reach into is not hidden as a whole.
-    return matcher.excluded(path, is_dir) and (not is_dir or matcher.may_prune(path))
-
-
-def _clamp(path: str) -> str:
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if parts:
-                parts.pop()
-        elif part:
-            parts.append(part)
-    return "/".join(parts)
 
 
 def _missing(root: Root, path: str, matcher: Matcher | None) -> UserError:
@@ -138,23 +133,18 @@ def _missing(root: Root, path: str, matcher: Matcher | None) -> UserError:
         parent, _, name = path.rpartition("/")
         close = nearest(name, _names(root, parent))
         if close is not None:
-            hint = f"did you mean {parent + '/' if parent else ''}{close}?"
+            hint = f"did you mean {posixpath.join(parent, close)}?"
     error = UserError.of("copy-source-missing", message, hint=hint)
     assert isinstance(error, UserError)
     return error
 
 
 def _names(root: Root, path: str) -> list[str]:
-    import os
-
     try:
-        directory_fd = root.open_dir(root.resolve(path))
+        directory_fd = root.open_dir(path)
     except OSError:
         return []
     try:
         return sorted(os.listdir(directory_fd))
     finally:
         os.close(directory_fd)
-
-
-ReaderOf = Callable[[str], ContextReader | None]

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,19 +14,16 @@ from arkwright.diagnostics.errors import StepFailed
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Log
 from arkwright.graph.definition import Vertex
-from arkwright.graph.ops import ExecOp, Mount
+from arkwright.graph.ops import CopyAction, ExecOp, Mount
 from arkwright.ops.contexts import ReaderOf
 from arkwright.ops.exec_mounts import MountPlan
 from arkwright.ops.redact import Redactor
 from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.ops.trees import Trees
-from arkwright.sandbox.spec import Rlimit, Sandbox, StepSpec, StepStatus
+from arkwright.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Rlimit, Sandbox, StepSpec, StepStatus
 from arkwright.solver.result import Key, Result
 from arkwright.sources.base import Session
 from arkwright.store.metadata import Metadata
-
-if TYPE_CHECKING:
-    from arkwright.snapshot.base import Active
 
 TAIL_LINES = 20
 FAILED_BUCKET = "failed-steps"
@@ -52,7 +48,6 @@ class ExecMeans(msgspec.Struct, frozen=True):
     metadata: Metadata
     stream: EventStream
     cache_mounts_path: str
-    scrub: tuple[str, ...]
     epoch: int
 
 
@@ -62,7 +57,12 @@ class ExecOperation:
     slot = True
 
     def __init__(
-        self, digest: str, vertex: Vertex, reader_of: ReaderOf, means: Callable[[], ExecMeans]
+        self,
+        digest: str,
+        vertex: Vertex,
+        reader_of: ReaderOf,
+        means: Callable[[], ExecMeans],
+        scrub: tuple[str, ...],
     ) -> None:
         assert isinstance(vertex.op, ExecOp)
         self._digest = digest
@@ -70,6 +70,7 @@ class ExecOperation:
         self._op = vertex.op
         self._readers = [reader_of(edge.vertex) for edge in vertex.inputs]
         self._means = means
+        self._scrub = scrub
 
     def immediate(self) -> Sequence[Result] | None:
         return None
@@ -93,8 +94,8 @@ class ExecOperation:
         mounts = [mount for mount in self._op.mounts if mount.input == number]
         if any(mount.output >= 0 or not mount.readonly or mount.dest == "/" for mount in mounts):
             return trees.same_tree(have, other)
-        paths = [mount.selector for mount in mounts]
-        return trees.digest(have, paths) == trees.digest(other, paths)
+        shown = [CopyAction(input=-1, secondary_input=0, src=mount.selector, dest="/") for mount in mounts]
+        return all(trees.selection(have, action) == trees.selection(other, action) for action in shown)
 
     def still_valid(self) -> bool:
         return all(
@@ -114,7 +115,7 @@ class ExecOperation:
             "limits", *(f"{limit.name}={limit.soft}:{limit.hard}" for limit in op.ulimits), op.shm_size
         )
         builder.field("secrets", *(f"{secret.name}={secret.secret_id}" for secret in op.secret_env))
-        builder.field("exit codes", *op.valid_exit_codes)
+        builder.field("exit codes", *op.valid_exit_codes).field("scrub", *self._scrub)
         for mount in op.mounts:
             builder.field(f"mount {mount.dest}", *_mount_fields(mount))
             reader = self._readers[mount.input] if mount.input >= 0 else None
@@ -134,8 +135,8 @@ class ExecOperation:
             status = means.sandbox.run(spec, plan.root, redactor, cancelled=cancelled)
             redactor.flush()
             if status.status not in self._op.valid_exit_codes:
-                raise self._failure(status, tail, plan.actives[0], plan.below, means)
-            return plan.commit(means.scrub)
+                raise self._failure(status, tail, plan.keep_root(), means)
+            return plan.commit(self._scrub)
 
     def _spec(self, plan: MountPlan, means: ExecMeans) -> StepSpec:
         op = self._op
@@ -146,9 +147,8 @@ class ExecOperation:
             args=op.args, env=env, cwd=op.cwd, user=op.user, mounts=plan.mounts, network=op.network,
             security=op.security, extra_hosts=op.extra_hosts, secret_env=plan.secret_env,
             rlimits=tuple(Rlimit(limit.name, limit.soft, limit.hard) for limit in op.ulimits),
-            readonly_root=plan.readonly_root,
-            **({"hostname": op.hostname} if op.hostname else {}),
-            **({"shm_size": op.shm_size} if op.shm_size else {}),
+            readonly_root=plan.readonly_root, hostname=op.hostname or DEFAULT_HOSTNAME,
+            shm_size=op.shm_size or DEFAULT_SHM_SIZE,
         )  # fmt: skip
 
     def _output(self, stream: EventStream, tail: deque[bytes]) -> Callable[[int, bytes], None]:
@@ -159,13 +159,12 @@ class ExecOperation:
         return output
 
     def _failure(
-        self, status: StepStatus, tail: deque[bytes], active: Active, below: tuple[str, ...], means: ExecMeans
+        self, status: StepStatus, tail: deque[bytes], layers: tuple[str, ...], means: ExecMeans
     ) -> StepFailed:
         command = " ".join(self._op.args)
-        layer = active.commit()
         name = self._digest.partition(":")[2][:12]
         step = FailedStep(
-            layers=(*below, layer.id), env=self._op.env, cwd=self._op.cwd, user=self._op.user, command=command
+            layers=layers, env=self._op.env, cwd=self._op.cwd, user=self._op.user, command=command
         )
         means.metadata.put(FAILED_BUCKET, name, msgspec.json.encode(step))
         lines = b"".join(tail).decode(errors="replace").splitlines()[-TAIL_LINES:]

@@ -89,6 +89,12 @@ class MountPlan:
             results.append(LayeredResult((*below, layer.id)))
         return results
 
+    def keep_root(self) -> tuple[str, ...]:
+        """Keep the root tree of a step that failed, for looking at; its layers."""
+        layer = self.actives[0].commit()
+        self._committed.add(id(self.actives[0]))
+        return (*self.below, layer.id)
+
     def _abort(self) -> None:
         self._stack.close()
         for active in self.actives:

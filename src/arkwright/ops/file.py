@@ -33,7 +33,7 @@ from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.ops.trees import Trees
 from arkwright.sandbox.users import resolve_owner
 from arkwright.solver.result import Key, Result
-from arkwright.sources.ignore import expand
+from arkwright.sources.expand import expand
 
 
 class FileOperation:
@@ -81,10 +81,9 @@ class FileOperation:
         assert isinstance(other, LayeredResult)
         trees = self._trees()
         copies = [action for action in self._copies() if action.secondary_input == number]
-        if self._actions[0].input == number or any(action.exclude_patterns for action in copies):
+        if self._actions[0].input == number:
             return trees.same_tree(have, other)
-        paths = [action.src.replace("/./", "/") for action in copies]
-        return trees.digest(have, paths) == trees.digest(other, paths)
+        return all(trees.selection(have, action) == trees.selection(other, action) for action in copies)
 
     def still_valid(self) -> bool:
         return all(

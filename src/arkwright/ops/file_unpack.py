@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import msgspec
 
+from arkwright.diagnostics.errors import ArkwrightError
 from arkwright.layer.apply import apply_entries
 from arkwright.layer.codec import decompress
 from arkwright.layer.entry import Entry
@@ -43,7 +43,7 @@ def _is_archive(source: Root, path: str) -> bool:
         try:
             with decompress(file, "auto") as tar:
                 return looks_like_tar(tar.read(512))
-        except (OSError, EOFError, ValueError, zlib.error):
+        except ArkwrightError:
             return False
 
 

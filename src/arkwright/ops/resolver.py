@@ -26,7 +26,8 @@ class OpResolver:
     """Operations for one build on one side of the fork.
 
     `means` gives what only the worker has (trees, sandbox); before the fork it must not be asked.
-    `pins` and `readers` are carried over the fork, so that nothing is pinned or digested twice.
+    `scrub` lists the paths whose changes by steps are dropped. `pins` and `readers` are carried
+    over the fork, so that nothing is pinned or digested twice.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class OpResolver:
         pins: Pins,
         readers: dict[str, ContextReader],
         reader_for: Callable[[str], ContextReader],
+        scrub: tuple[str, ...],
     ) -> None:
         self._session = session
         self._images = images
@@ -51,6 +53,7 @@ class OpResolver:
         self._pins = pins
         self._readers = readers
         self._reader_for = reader_for
+        self._scrub = scrub
         self._contexts: dict[str, str] = {}
 
     def operation(self, digest: str, vertex: Vertex, metadata: VertexMetadata) -> Operation:
@@ -59,7 +62,7 @@ class OpResolver:
         if isinstance(op, SourceOp):
             return self._source(digest, vertex, op)
         if isinstance(op, ExecOp):
-            return ExecOperation(digest, vertex, self._reader_of, self._means)
+            return ExecOperation(digest, vertex, self._reader_of, self._means, self._scrub)
         if isinstance(op, FileOp):
             return FileOperation(vertex, self._reader_of, lambda: self._means().trees)
         if isinstance(op, MergeOp | DiffOp | PassthroughOp):

@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from arkwright.cache.checksum import TreeDigester
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Progress
+from arkwright.graph.ops import CopyAction
 from arkwright.layer.codec import decompress
 from arkwright.layer.rooted import Root
 from arkwright.layer.tar_write import write_tar
 from arkwright.oci.descriptor import Descriptor, layer_codec
+from arkwright.ops.contexts import selection_digest
 from arkwright.ops.result import LayeredResult
 from arkwright.snapshot.base import Layer, Snapshotter
 from arkwright.snapshot.layers import LayerRecords, chain_id
@@ -52,11 +53,6 @@ class ImageLayers:
             ids.append(layer_id)
         return LayeredResult(tuple(ids))
 
-    @property
-    def empty(self) -> bool:
-        """Whether no image was declared on this side yet."""
-        return not self._origins
-
     def fetch(self, layer_id: str, stream: EventStream) -> None:
         """Make the layer's blob present; nothing to do for layers of this store's own making."""
         origin = self._origins.get(layer_id)
@@ -88,7 +84,7 @@ class Trees:
         self._stream = stream
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
-        self._selections: dict[tuple[str, ...], str] = {}
+        self._selections: dict[tuple[object, ...], str] = {}
 
     def ensure(self, layers: Sequence[str]) -> None:
         """Unpack what is known only as a blob, lowest first."""
@@ -134,26 +130,10 @@ class Trees:
             for have, other in zip(first.layers, second.layers, strict=True)
         )
 
-    def digest(self, result: LayeredResult, paths: Sequence[str]) -> str:
-        """A digest of what is at some paths of a tree, wildcards expanded."""
-        wanted = (*result.layers, "", *paths)
-        known = self._selections.get(wanted)
-        if known is None:
+    def selection(self, result: LayeredResult, action: CopyAction) -> str:
+        """A digest of what a copy would take from a tree, remembered for the build."""
+        wanted = (result.layers, action.src, action.parents, action.exclude_patterns)
+        if wanted not in self._selections:
             with self.view(result) as root_path, Root(root_path) as root:
-                digester = TreeDigester(root, ownership=True, excluded=None, stat_cache=None)
-                known = digest_selection(digester, root, paths)
-            self._selections[wanted] = known
-        return known
-
-
-def digest_selection(digester: TreeDigester, root: Root, paths: Sequence[str]) -> str:
-    """The digest of some paths: of each match its path as named and its content."""
-    from arkwright.cache.keys import KeyBuilder
-    from arkwright.sources.ignore import expand
-
-    builder = KeyBuilder("selection")
-    for path in paths:
-        builder.field("path", path)
-        for match in expand(root, path):
-            builder.field(match, digester.digest(match))
-    return builder.digest()
+                self._selections[wanted] = selection_digest(root, action, ownership=True)
+        return self._selections[wanted]

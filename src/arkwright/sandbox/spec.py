@@ -1,7 +1,7 @@
 """What one step may see: the contract between `ops.exec` and every sandbox.
 
 A sandbox runs inside the worker process and starts steps only through the worker's init (see
-`linux.init`), so that no step outlives the builder. `tests/sandbox/suite.py` is the suite that
+`linux.init`), so that no step outlives the builder. `tests/sandbox/sandbox_suite.py` is the suite that
 every implementation passes.
 """
 
@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
+
+DEFAULT_HOSTNAME = "buildkitsandbox"
+DEFAULT_SHM_SIZE = 64 << 20
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +73,13 @@ class StepSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: tuple[str, ...] = ()
     cwd: str = "/"
     user: str = ""
-    hostname: str = "buildkitsandbox"
+    hostname: str = DEFAULT_HOSTNAME
     mounts: tuple[StepMount, ...] = ()
     network: Literal["default", "none", "host"] = "default"
     security: Literal["sandbox", "insecure"] = "sandbox"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     rlimits: tuple[Rlimit, ...] = ()
-    shm_size: int = 64 << 20
+    shm_size: int = DEFAULT_SHM_SIZE
     secret_env: tuple[tuple[str, str], ...] = ()
     readonly_root: bool = False
     terminal: bool = False

@@ -4,7 +4,7 @@ A `Layer` record describes one layer directory of the store. A tree is a list of
 lowest first. An *applied* layer came from a tar blob and its id is a function of the chain below
 it (chainID); an *executed* layer was written by a step or a file action and has a random id.
 Snapshotters work inside the worker process (see `linux`): views are mounts there, and vanish
-with it. `tests/snapshot/suite.py` is the suite that every implementation passes.
+with it. `tests/snapshot/snapshot_suite.py` is the suite that every implementation passes.
 """
 
 from __future__ import annotations
@@ -70,13 +70,20 @@ class Snapshotter(Protocol):
         ...
 
     def view(self, layers: Sequence[str]) -> AbstractContextManager[str]:
-        """A read-only tree of `layers`; the value is its root. Not writable, not shared."""
+        """A read-only tree of `layers`; the value is its root.
+
+        Where there are mounts it cannot be written; elsewhere it must not be. Equal lists may give
+        the same directory.
+        """
         ...
 
     def apply(self, layers: Sequence[str], layer: Layer, tar: BinaryIO) -> Layer:
         """Unpack an uncompressed layer tar on top of `layers` as `layer.id`.
 
-        Idempotent and safe beside other processes doing the same. Raises `UserError` with the
+        If there is a record of this id, its `parents` count instead of `layers`, so that the content
+        does not depend on the list in which the layer was met first. On nothing, whiteouts are
+        kept: the layer is a difference that will stand on others.
+        Idempotent; waits while another thread or process does the same. Raises `UserError` with the
         codes of `layer.apply` for hostile input.
         """
         ...
@@ -86,5 +93,9 @@ class Snapshotter(Protocol):
         ...
 
     def remove(self, layer_id: str) -> None:
-        """Move a layer's directory to the trash; no error if it is not there."""
+        """Move a layer's directory to the trash; no error if it is not there.
+
+        Only under the store's exclusive lease: nobody asks who else has the layer mounted. A record
+        with blobs stays, as not unpacked; another is deleted.
+        """
         ...

@@ -1,0 +1,5 @@
+"""`python -m arkwright`."""
+
+from arkwright.cli.main import main
+
+main()

@@ -1,0 +1,72 @@
+"""Cache records: which results a key has given, and which operation gave them to what.
+
+A record means the same on every machine: no host path, pid, uid map or store id is in it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from arkwright.store.metadata import Metadata
+
+RECORDS = "records"
+SIBLINGS = "siblings"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a vertex gave under a key.
+
+    `key` is the definition key; `operation` the key of the op without its inputs; `inputs` and
+    `results` are opaque encodings of results (the ops that made them know their form), one per
+    input edge and per output. `vertex` is the digest of the vertex, `created_at` nanoseconds
+    since the epoch, `build` the id of the build that ran it. `fields` is what went into the key,
+    by name, so that a later miss can be explained by the nearest record.
+    """
+
+    key: str
+    operation: str
+    vertex: str
+    results: tuple[bytes, ...]
+    inputs: tuple[bytes, ...] = ()
+    created_at: int = 0
+    build: str = ""
+    fields: dict[str, str] = {}
+
+
+class Records:
+    """The records of a store. Thread-safe and shared between processes, as the metadata is."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+
+    def find(self, key: str) -> Record | None:
+        """The record of a key; None when there is none, or one that this version cannot read."""
+        data = self._metadata.get(RECORDS, key)
+        if data is None:
+            return None
+        try:
+            return msgspec.json.decode(data, type=Record)
+        except msgspec.MsgspecError:
+            return None
+
+    def siblings(self, operation: str, *, limit: int) -> list[Record]:
+        """The newest records of an operation, whatever its inputs were."""
+        rows = self._metadata.items(SIBLINGS, f"{operation}/")
+        newest = sorted(rows, key=lambda row: int.from_bytes(row[1]), reverse=True)[:limit]
+        found = (self.find(name.partition("/")[2]) for name, _ in newest)
+        return [record for record in found if record is not None]
+
+    def save(self, record: Record) -> None:
+        """Keep a record in place of an earlier one of the same key."""
+        with self._metadata.transaction():
+            self._metadata.put(RECORDS, record.key, msgspec.json.encode(record))
+            name = f"{record.operation}/{record.key}"
+            self._metadata.put(SIBLINGS, name, record.created_at.to_bytes(8))
+
+    def forget(self, key: str) -> None:
+        """Drop the record of a key; no error if there is none."""
+        record = self.find(key)
+        with self._metadata.transaction():
+            self._metadata.delete(RECORDS, key)
+            if record is not None:
+                self._metadata.delete(SIBLINGS, f"{record.operation}/{key}")

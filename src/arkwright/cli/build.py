@@ -1,0 +1,136 @@
+"""`arkwright build`: argv to a request, a run with journal and progress, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+import msgspec
+
+from arkwright.build.request import BuildRequest, Receipt
+from arkwright.build.session import SessionInputs
+from arkwright.cli.build_options import build_options
+from arkwright.cli.build_request import build_request
+from arkwright.cli.invocation import Invocation
+from arkwright.cli.parameters import Arguments
+from arkwright.cli.pending import pending_help, refuse_pending
+from arkwright.cli.session import agents, secrets
+
+_EPILOG = f"""\
+{pending_help()}
+
+\b
+Examples:
+  arkwright build .                                  # build ./Dockerfile into the local store
+  arkwright build -t app:1 -f deploy/Dockerfile src  # name the image
+  arkwright build --target test --progress plain .   # up to a stage, with full logs
+  arkwright build -o out .                           # the files of the result, in a directory
+  arkwright build -o type=oci,dest=app.tar .         # an OCI archive
+  arkwright build -t registry.example/app --push .   # straight to a registry
+  arkwright build --build-arg VERSION --secret id=token,env=TOKEN .
+  arkwright build --build-context debian:bookworm=oci-layout:///srv/bases:bookworm .
+
+The same input gives the same image, whoever builds it and when: file times, order and owners in
+layers are normalised (see --source-date-epoch and --scrub).
+"""
+
+
+@click.command("build", cls=Arguments, epilog=_EPILOG, short_help="Build an image from a Dockerfile.")
+@click.argument("context", metavar="[CONTEXT]", default=".")
+@build_options
+@click.pass_obj
+def build(invocation: Invocation, /, context: str, **options: Any) -> None:
+    """Build an image from a Dockerfile.
+
+    CONTEXT holds the files that COPY and ADD take: a directory (default: this one), a tarball's or
+    a git URL, or `-` for a tar archive on standard input.
+    """
+    refuse_pending(options)
+    request = build_request(context, options)
+    mode = "quiet" if options["quiet"] else options["progress"]
+    session = SessionInputs(
+        secrets=secrets(options["secret"]), ssh=agents(options["ssh"]), tls_verify=options["tls_verify"]
+    )
+    if options["iidfile"]:
+        _discard(options["iidfile"])
+    receipt = _run(invocation, request, session, invocation.store_root(options["root_path"]), mode)
+    if options["iidfile"]:
+        _write_file(options["iidfile"], receipt.digest.encode())
+    if options["metadata_file"]:
+        _write_file(options["metadata_file"], _metadata(request, receipt))
+    if mode == "quiet" and receipt.digest:
+        click.echo(receipt.digest)
+    if mode in ("auto", "plain", "tty"):
+        click.echo(_summary(receipt), err=True)
+
+
+def _run(
+    invocation: Invocation, request: BuildRequest, session: SessionInputs, root_path: str, mode: str
+) -> Receipt:
+    """Run with a view of the progress; the one place that adapts to `build.run`, which keeps the
+    journal itself."""
+    from arkwright.build.run import build as run_build
+    from arkwright.build.run import new_build_id
+    from arkwright.cli.progress import progress_view
+    from arkwright.events.journal import journal_path
+    from arkwright.events.stream import EventStream
+
+    stream = EventStream(new_build_id())
+    invocation.journal_path = journal_path(root_path, stream.build)
+    view = progress_view(mode)
+    stream.subscribe(view)
+    try:
+        return run_build(request, session, stream, root_path)
+    finally:
+        view.finish()
+
+
+def _summary(receipt: Receipt) -> str:
+    what = f"built {receipt.digest}" if receipt.digest else "built"
+    return (
+        f"{what} in {receipt.duration_s:.1f}s: {receipt.steps_run} steps run, {receipt.steps_cached} cached"
+    )
+
+
+def _metadata(request: BuildRequest, receipt: Receipt) -> bytes:
+    """The metadata file: buildx' keys where it has one, ours under `arkwright.`."""
+    fields = {
+        "containerimage.digest": receipt.digest,
+        "containerimage.config.digest": receipt.config_digest,
+        "image.name": ",".join(request.names),
+        "arkwright.build": receipt.build,
+        "arkwright.exports": list(receipt.exports),
+        "arkwright.profile": receipt.profile,
+        "arkwright.tiers": list(receipt.tiers),
+        "arkwright.steps": {"run": receipt.steps_run, "cached": receipt.steps_cached},
+        "arkwright.duration_s": receipt.duration_s,
+    }
+    wanted = {key: value for key, value in fields.items() if value not in ("", [])}
+    return msgspec.json.format(msgspec.json.encode(wanted), indent=2) + b"\n"
+
+
+def _discard(path: str) -> None:
+    """A file of an earlier build must not be taken for this one's."""
+    if os.path.isfile(path) or os.path.islink(path):
+        os.unlink(path)
+
+
+def _write_file(path: str, data: bytes) -> None:
+    """Replace a file as a whole; a device or a pipe is written to.
+
+    Raises `UserError` `unwritable-file`.
+    """
+    from arkwright.diagnostics.errors import UserError
+
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as stream:
+                stream.write(data)
+            return
+        partial_path = f"{path}.{os.getpid()}.partial"
+        with open(partial_path, "wb") as stream:
+            stream.write(data)
+        os.replace(partial_path, path)
+    except OSError as error:
+        raise UserError.of("unwritable-file", f"cannot write {path}: {error.strerror}") from error

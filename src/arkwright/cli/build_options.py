@@ -1,0 +1,87 @@
+"""The options of `arkwright build`, by theme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from arkwright.cli.parameters import Decorated, root_option, switch, tls_option
+from arkwright.cli.pending import pending_options
+
+PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
+NETWORKS = ("default", "none", "host")
+
+_Decorator = Callable[[Any], Any]
+
+
+def _many(*names: str, metavar: str, help: str) -> _Decorator:
+    return click.option(*names, multiple=True, metavar=metavar, help=help)
+
+
+_INPUTS: tuple[_Decorator, ...] = (
+    click.option("-f", "--file", "file", metavar="PATH", help="The Dockerfile: a path, a URL, or `-`. [default: CONTEXT/Dockerfile]"),
+    click.option("--target", metavar="STAGE", help="Build up to this stage."),
+    _many("--build-arg", metavar="NAME[=VALUE]", help="Set an ARG; a name alone takes its value from the environment."),
+    _many("--build-context", metavar="NAME=VALUE", help="Another context, or a replacement for a stage or image of that name: a directory, oci-layout:///DIR[:TAG], docker-image://REF, a URL or a git URL."),
+    _many("--platform", metavar="OS/ARCH,…", help="Build for these platforms; `local` is this host's."),
+    switch("--pull", help="Ask the registry for base images even when the store has them."),
+)  # fmt: skip
+
+_RESULT: tuple[_Decorator, ...] = (
+    _many("-t", "--tag", metavar="NAME[:TAG]", help="Name the image; may be repeated."),
+    _many("-o", "--output", metavar="SPEC", help="Where the result goes: type=image|registry|oci|docker|local|tar with dest=PATH, a directory, or `-` for a tar on standard output. May be repeated. [default: type=image]"),
+    switch("--push", help="Push to the registries of the names; short for --output type=registry."),
+    switch("--load", help="Load into docker or podman; short for --output type=docker."),
+    _many("--label", metavar="NAME=VALUE", help="Add a label to the image's config."),
+    _many("--annotation", metavar="[TYPE:]NAME=VALUE", help="Add an annotation to the manifest, or to what TYPE names (index, manifest, …)."),
+    click.option("--iidfile", metavar="FILE", help="Write the image's digest to a file."),
+    click.option("--metadata-file", metavar="FILE", help="Write what was built to a file, as JSON."),
+    switch("--squash", help="Join the layers of this build into one."),
+    click.option("--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS", envvar="SOURCE_DATE_EPOCH", help="The image's creation time, as steps see it in SOURCE_DATE_EPOCH. [default: the commit of a git context, else 2000-01-01]"),
+    click.option("--scrub", type=click.Choice(("default", "none")), default="default", help="Drop logs and caches that depend on the clock (dpkg, apt, ldconfig) from layers, or keep them."),
+)  # fmt: skip
+
+_CACHE: tuple[_Decorator, ...] = (
+    switch("--no-cache", help="Run every step."),
+    _many("--no-cache-filter", metavar="STAGE,…", help="Run every step of these stages."),
+)
+
+_STEPS: tuple[_Decorator, ...] = (
+    _many("--secret", metavar="SPEC", help="A secret for RUN --mount=type=secret: id=ID,src=PATH or id=ID,env=NAME."),
+    _many("--ssh", metavar="SPEC", help="An agent for RUN --mount=type=ssh: `default`, or ID=SOCKET."),
+    click.option("--network", type=click.Choice(NETWORKS), default="default", help="The network of RUN steps."),
+    _many("--add-host", metavar="NAME:ADDRESS", help="Add a line to the steps' /etc/hosts."),
+    _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit the steps, such as nofile=1024:4096."),
+    click.option("--shm-size", metavar="SIZE", help="Size of the steps' /dev/shm. [default: 64m]"),
+    click.option("--isolation", metavar="TIER", help="Force how steps are isolated, instead of the strongest that this host offers."),
+    click.option("-j", "--jobs", type=click.IntRange(0, 4096), default=0, metavar="N", help="Steps that may run at once. [default: one per CPU]"),
+)  # fmt: skip
+
+_PROGRAM: tuple[_Decorator, ...] = (
+    click.option("--progress", type=click.Choice(PROGRESS), default="auto", envvar="ARKWRIGHT_PROGRESS", help="How progress is shown: `tty` and `plain` for people, `rawjson` for programs, `quiet` shows the digest only, `none` nothing; `auto` is tty on a terminal, else plain."),
+    switch("-q", "--quiet", help="Print the image's digest and nothing else; short for --progress quiet."),
+    tls_option(),
+    root_option,
+)  # fmt: skip
+
+
+_THEMES = {
+    "Inputs": _INPUTS,
+    "Result": _RESULT,
+    "Cache": _CACHE,
+    "Steps": _STEPS,
+    "Program": _PROGRAM,
+}
+
+
+def build_options(command: Decorated) -> Decorated:
+    """Every option of `arkwright build`; `theme` of an option is its heading in the help."""
+    command = pending_options(command)
+    for theme, options in reversed(_THEMES.items()):
+        for option in reversed(options):
+            command = option(command)
+            declared: list[Any] = command.__click_params__  # type: ignore[attr-defined]
+            declared[-1].theme = theme
+    return command

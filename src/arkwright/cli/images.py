@@ -1,0 +1,249 @@
+"""`arkwright images|inspect|tag|rm`: the names of the local store and what they stand for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from arkwright.cli.invocation import Invocation
+from arkwright.cli.parameters import Arguments, root_option, switch
+from arkwright.diagnostics.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from arkwright.images.local import LocalImage
+    from arkwright.store.store import Store
+
+IMAGE_HELP = "IMAGE is a name (`debian:bookworm`), a digest (`sha256:…`), or the beginning of one, at least six hex digits."
+
+
+@contextmanager
+def open_store(invocation: Invocation, root_path: str | None) -> Iterator[Store]:
+    """The store that a command works in."""
+    from arkwright.store.store import Store
+
+    with Store.open(invocation.store_root(root_path)) as store:
+        yield store
+
+
+def platform_option(command: Any) -> Any:
+    """`--platform` for commands that take one."""
+    return click.option("--platform", metavar="OS/ARCH", help="Choose one platform of an index.")(command)
+
+
+@click.command(
+    "images",
+    cls=Arguments,
+    short_help="List the images of the local store.",
+    epilog="""\
+\b
+Examples:
+  arkwright images
+  arkwright images debian               # one repository
+  arkwright images -q                   # digests only, for scripts
+  arkwright images --json | jq '.[].name'
+""",
+)
+@click.argument("name", required=False)
+@switch("-q", "--quiet", help="Print digests only.")
+@switch("--digests", help="Show whole digests.")
+@switch("--json", "as_json", help="Print JSON; short for --format json.")
+@click.option("--format", "form", type=click.Choice(("table", "json")), default="table", help="How to print.")
+@root_option
+@click.pass_obj
+def images(
+    invocation: Invocation,
+    /,
+    name: str | None,
+    quiet: bool,
+    digests: bool,
+    as_json: bool,
+    form: str,
+    root_path: str | None,
+) -> None:
+    """List the images of the local store, newest first; NAME chooses a repository or a full name."""
+    found = [image for image in _list(invocation, root_path) if name is None or _chosen(image.name, name)]
+    if quiet:
+        for digest in dict.fromkeys(image.digest for image in found):
+            click.echo(digest)
+    elif as_json or form == "json":
+        rows = [
+            {"name": image.name, "digest": image.digest, "size": image.size, "created": image.created}
+            for image in found
+        ]
+        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+    else:
+        click.echo(table(found, digests=digests), nl=False)
+
+
+def _list(invocation: Invocation, root_path: str | None) -> list[LocalImage]:
+    from arkwright.images.local import list_images
+
+    with open_store(invocation, root_path) as store:
+        found = list_images(store)
+    return sorted(sorted(found, key=lambda image: image.name), key=lambda image: image.created, reverse=True)
+
+
+def _chosen(full_name: str, wanted: str) -> bool:
+    from arkwright.oci.reference import parse_reference
+
+    reference = parse_reference(wanted, default_tag="")
+    return full_name == str(reference) or (not reference.tag and full_name.startswith(f"{reference.name}:"))
+
+
+def table(found: list[LocalImage], *, digests: bool) -> str:
+    """Names, digests, sizes and creation times in columns."""
+    from arkwright.cli.board import bytes_text
+    from arkwright.oci.reference import parse_reference
+
+    rows = [("NAME", "DIGEST", "SIZE", "CREATED")]
+    for image in found:
+        digest = image.digest if digests else image.digest[:19]
+        familiar = parse_reference(image.name).familiar()
+        rows.append((familiar, digest, bytes_text(image.size), image.created[:19] or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
+        for row in rows
+    )
+
+
+@click.command(
+    "inspect",
+    cls=Arguments,
+    short_help="Show an image's config, manifest or index.",
+    help=f"Show an image's config, manifest or index as JSON.\n\n{IMAGE_HELP}",
+    epilog="""\
+\b
+Examples:
+  arkwright inspect debian:bookworm
+  arkwright inspect --format digest app
+  arkwright inspect --format config.config.Env app
+  arkwright inspect --raw app | sha256sum      # the manifest, byte for byte
+""",
+)
+@click.argument("image")
+@click.option(
+    "--format",
+    "form",
+    metavar="json|FIELD.PATH",
+    default="json",
+    help="One field by its path; list items by number. Text is printed bare.",
+)
+@switch("--raw", help="The manifest or index as it is stored.")
+@platform_option
+@root_option
+@click.pass_obj
+def inspect(
+    invocation: Invocation, /, image: str, form: str, raw: bool, platform: str | None, root_path: str | None
+) -> None:
+    from arkwright.images import local
+    from arkwright.oci.platform import parse_platform
+
+    with open_store(invocation, root_path) as store:
+        if raw:
+            data = store.content.read(local.resolve(store, image).digest)
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
+        found = msgspec.to_builtins(
+            local.inspect(store, image, parse_platform(platform) if platform else None)
+        )
+    if form != "json":
+        found = field(found, form)
+    click.echo(found if isinstance(found, str) else msgspec.json.format(msgspec.json.encode(found), indent=2))
+
+
+def field(document: Any, path: str) -> Any:
+    """The value at a dotted path; keys match without case when no key matches exactly.
+
+    Docker's braces (`{{.Config.Env}}`) are taken off. Raises `UserError` `unknown-field`.
+    """
+    plain = path.strip().removeprefix("{{").removesuffix("}}").strip().strip(".")
+    value = document
+    parts = plain.split(".")
+    for position, part in enumerate(parts):
+        key = _key(value, ".".join(parts[position:]), part)
+        if key is None:
+            from arkwright.diagnostics.suggest import nearest
+
+            names = [str(name) for name in value] if isinstance(value, dict) else []
+            near = nearest(part, names)
+            raise UserError.of(
+                "unknown-field",
+                f"there is no field {part!r}" + (f" in {'.'.join(parts[:position])}" if position else ""),
+                hint=f"did you mean {near}?" if near else ("fields: " + ", ".join(names) if names else None),
+            )
+        value = value[key[0]]
+        if key[1]:
+            break
+    return value
+
+
+def _key(value: Any, rest: str, part: str) -> tuple[Any, bool] | None:
+    """The key or index that leads on, and whether it took the whole rest (label names hold dots)."""
+    if isinstance(value, list | tuple):
+        return (int(part), False) if part.isdecimal() and int(part) < len(value) else None
+    if not isinstance(value, dict):
+        return None
+    if rest in value:
+        return rest, True
+    folded = {str(name).casefold(): name for name in reversed(value)}
+    name = part if part in value else folded.get(part.casefold())
+    return None if name is None else (name, False)
+
+
+@click.command(
+    "tag",
+    cls=Arguments,
+    short_help="Give an image another name.",
+    help=f"Give an image another name.\n\n{IMAGE_HELP}",
+    epilog="\b\nExample:\n  arkwright tag app:1 registry.example/team/app:1\n",
+)
+@click.argument("image")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@root_option
+@click.pass_obj
+def tag(invocation: Invocation, /, image: str, names: tuple[str, ...], root_path: str | None) -> None:
+    from arkwright.images import local
+
+    with open_store(invocation, root_path) as store:
+        for name in names:
+            local.tag(store, image, name)
+
+
+@click.command(
+    "rm",
+    cls=Arguments,
+    short_help="Remove names of images.",
+    help=f"Remove names of images. What no name leads to any more is deleted by a later clean-up; a digest removes every name that stands for it.\n\n{IMAGE_HELP}",
+    epilog="\b\nExample:\n  arkwright rm app:1 app:2\n",
+)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@switch("-f", "--force", help="Do not fail when there is no such image.")
+@root_option
+@click.pass_obj
+def rm(invocation: Invocation, /, images: tuple[str, ...], force: bool, root_path: str | None) -> None:
+    from arkwright.images import local
+
+    with open_store(invocation, root_path) as store:
+        for image in images:
+            try:
+                removed = local.remove(store, image)
+            except UserError as error:
+                if force and error.code == "unknown-image":
+                    continue
+                raise
+            for name in removed:
+                click.echo(name)
+
+
+def exclusive(first: str, second: str) -> UsageError:
+    """Two options that cannot go together."""
+    error = UsageError.of("conflicting-options", f"{first} and {second} exclude each other")
+    assert isinstance(error, UsageError)
+    return error

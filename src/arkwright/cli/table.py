@@ -1,0 +1,40 @@
+"""The table of commands: names, where each lives, and the line that the overview shows.
+
+Nothing of a command is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One command: `module` below `arkwright.cli`, `attribute` in it, and its short help."""
+
+    module: str
+    attribute: str
+    short_help: str
+
+
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Build": {
+        "build": Entry("build", "build", "Build an image from a Dockerfile."),
+        "bootstrap": Entry("bootstrap", "bootstrap", "Make a base image from a distribution's packages."),
+        "run": Entry("run", "run", "Run a command in an image, to try it out."),
+    },
+    "Images": {
+        "images": Entry("images", "images", "List the images of the local store."),
+        "inspect": Entry("images", "inspect", "Show an image's config, manifest or index."),
+        "tag": Entry("images", "tag", "Give an image another name."),
+        "rm": Entry("images", "rm", "Remove names of images."),
+        "pull": Entry("transfer", "pull", "Fetch an image from a registry."),
+        "push": Entry("transfer", "push", "Send an image to a registry."),
+        "save": Entry("archives", "save", "Write images to an archive."),
+        "load": Entry("archives", "load", "Read images from an archive."),
+    },
+    "Other": {
+        "completion": Entry("completion", "completion", "Print the completion script of a shell."),
+    },
+}
+
+COMMANDS: dict[str, Entry] = {name: entry for section in SECTIONS.values() for name, entry in section.items()}

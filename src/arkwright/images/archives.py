@@ -1,0 +1,181 @@
+"""Images as OCI layouts, OCI archives and docker archives, written from the content store.
+
+An OCI archive is the tar of an OCI layout. A docker archive is the same tar with a `manifest.json`
+beside it (`docker load` and `podman load` read that; a reader of OCI layouts reads the rest).
+Equal images and names give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from typing import Literal
+
+import msgspec
+
+from arkwright.diagnostics.errors import UserError
+from arkwright.images.destination import not_writable, open_destination
+from arkwright.images.graph import closure, manifests
+from arkwright.layer.entry import Change, Entry
+from arkwright.layer.tar_write import write_tar
+from arkwright.oci import manifest as image_manifest
+from arkwright.oci.descriptor import INDEX, REF_NAME, Descriptor
+from arkwright.oci.digest import parse_digest
+from arkwright.oci.layout import Layout
+from arkwright.oci.manifest import Index
+from arkwright.oci.reference import parse_reference
+from arkwright.store.content import ContentStore
+from arkwright.store.space import space_needed
+
+Format = Literal["oci-archive", "docker-archive", "oci-layout"]
+Images = Iterable[tuple[Descriptor, tuple[str, ...]]]
+Sink = Callable[[bytes], object]
+
+IMAGE_NAME = "io.containerd.image.name"
+_LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+_COPY_SIZE = 1 << 20
+
+
+class DockerImage(msgspec.Struct, frozen=True, rename="pascal"):
+    """One element of a docker archive's `manifest.json`."""
+
+    config: str
+    repo_tags: tuple[str, ...] | None
+    layers: tuple[str, ...]
+
+
+def save(content: ContentStore, images: Images, dest: str, form: Format) -> None:
+    """Write images with their full names to `dest`: a path, a directory for `oci-layout`, or `-`.
+
+    Raises `UserError` `missing-blob`, `docker-archive-platforms`, `output-not-writable`,
+    `output-is-a-terminal`, `not-an-oci-layout`, `no-space`.
+    """
+    images = tuple(images)
+    if form == "oci-layout":
+        write_layout(content, images, dest)
+        return
+    write = write_oci_archive if form == "oci-archive" else write_docker_archive
+    with open_destination(dest) as sink:
+        write(content, images, sink)
+
+
+def index_entries(images: Images) -> tuple[Descriptor, ...]:
+    """The entries of a layout's `index.json`: one per name, with the name in the annotations."""
+    entries = []
+    for root, names in images:
+        for name in names:
+            named = {IMAGE_NAME: name, REF_NAME: parse_reference(name).tag or "latest"}
+            entries.append(msgspec.structs.replace(root, annotations={**root.annotations, **named}))
+        if not names:
+            entries.append(root)
+    return tuple(entries)
+
+
+def write_oci_archive(content: ContentStore, images: Images, sink: Sink) -> None:
+    """The tar of an OCI layout (image specification, image-layout.md)."""
+    images = tuple(images)
+    write_tar(_layout_files(content, images), sink)
+
+
+def write_docker_archive(content: ContentStore, images: Images, sink: Sink) -> None:
+    """A tar for `docker load`. Raises `UserError` `docker-archive-platforms`."""
+    images = tuple(images)
+    entries = tuple(_docker_image(content, root, names) for root, names in images)
+    manifest = _document("manifest.json", msgspec.json.encode(entries))
+    write_tar(chain((manifest,), _layout_files(content, images)), sink)
+
+
+def write_layout(content: ContentStore, images: Images, path: str) -> None:
+    """Add images to the OCI layout at `path`, made when it is not there; other images stay.
+
+    The index is replaced last, so a kill leaves the layout as it was, with blobs to spare.
+    """
+    images = tuple(images)
+    blobs = _blobs(content, images)
+    layout = Layout.create(path)
+    try:
+        with space_needed(path, path):
+            for descriptor in blobs:
+                _copy_blob(content, descriptor, layout.blob_path(descriptor.digest))
+            layout.write_index(_merged(layout.index(), index_entries(images)))
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
+def _merged(index: Index, entries: tuple[Descriptor, ...]) -> Index:
+    """The index with the new entries; an old entry goes when a new one has its name, or, unnamed,
+    its digest."""
+    keys = {_entry_key(entry) for entry in entries}
+    kept = tuple(entry for entry in index.manifests if _entry_key(entry) not in keys)
+    return msgspec.structs.replace(index, media_type=INDEX, manifests=kept + entries)
+
+
+def _entry_key(entry: Descriptor) -> str:
+    return entry.annotations.get(IMAGE_NAME) or entry.annotations.get(REF_NAME) or entry.digest
+
+
+def _index(images: Images) -> bytes:
+    return image_manifest.encode(Index(schema_version=2, media_type=INDEX, manifests=index_entries(images)))
+
+
+def _blobs(content: ContentStore, images: Images) -> list[Descriptor]:
+    found = {blob.digest: blob for root, _ in images for blob in closure(content, root)}
+    return list(found.values())
+
+
+def _layout_files(content: ContentStore, images: Images) -> Iterator[Change]:
+    """The documents first: a reader of the stream then knows what it wants."""
+    images = tuple(images)
+    blobs = _blobs(content, images)
+    yield _document("oci-layout", _LAYOUT_FILE)
+    yield _document("index.json", _index(images))
+    yield Change(Entry(path="blobs", type="dir", mode=0o755))
+    for algorithm in sorted({parse_digest(blob.digest)[0] for blob in blobs}):
+        yield Change(Entry(path=f"blobs/{algorithm}", type="dir", mode=0o755))
+    for blob in blobs:
+        entry = Entry(path=_blob_name(blob), type="file", mode=0o644, size=blob.size)
+        yield Change(entry, partial(content.open, blob.digest))
+
+
+def _document(name: str, data: bytes) -> Change:
+    return Change(Entry(path=name, type="file", mode=0o644, size=len(data)), partial(io.BytesIO, data))
+
+
+def _blob_name(blob: Descriptor) -> str:
+    algorithm, encoded = parse_digest(blob.digest)
+    return f"blobs/{algorithm}/{encoded}"
+
+
+def _docker_image(content: ContentStore, root: Descriptor, names: tuple[str, ...]) -> DockerImage:
+    found = manifests(content, root)
+    if len(found) != 1:
+        raise UserError.of(
+            "docker-archive-platforms",
+            f"a docker archive holds one platform, this image has {len(found)}",
+            hint="use type=oci, or build for one platform",
+        )
+    manifest = found[0][1]
+    tags = tuple(parse_reference(name).familiar() for name in names)
+    return DockerImage(_blob_name(manifest.config), tags or None, tuple(map(_blob_name, manifest.layers)))
+
+
+def _copy_blob(content: ContentStore, blob: Descriptor, target_path: str) -> None:
+    if os.path.exists(target_path) and os.path.getsize(target_path) == blob.size:
+        return
+    os.makedirs(os.path.dirname(target_path), exist_ok=True)
+    temporary_path = f"{target_path}.{secrets.token_hex(6)}"
+    try:
+        with content.open(blob.digest) as source, open(temporary_path, "xb") as target:
+            while chunk := source.read(_COPY_SIZE):
+                target.write(chunk)
+            target.flush()
+            os.fsync(target.fileno())
+        os.rename(temporary_path, target_path)
+    except BaseException:
+        if os.path.lexists(temporary_path):
+            os.unlink(temporary_path)
+        raise

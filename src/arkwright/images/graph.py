@@ -1,0 +1,111 @@
+"""What an image consists of: the documents and blobs below a manifest or an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from arkwright.diagnostics.errors import UserError
+from arkwright.oci import manifest as image_manifest
+from arkwright.oci.descriptor import INDEXES, MANIFESTS, Descriptor
+from arkwright.oci.manifest import Index, Manifest
+from arkwright.oci.platform import Platform, matches, platform_of
+from arkwright.store.content import ContentStore
+
+DOCUMENT_LIMIT = 8 << 20
+_DEPTH = 4
+
+
+def read_document(content: ContentStore, descriptor: Descriptor) -> Manifest | Index:
+    """The manifest or index. Raises `UserError` `missing-blob`, `invalid-manifest`."""
+    return image_manifest.parse(content.read(descriptor.digest, limit=DOCUMENT_LIMIT), descriptor.media_type)
+
+
+def manifests(content: ContentStore, root: Descriptor) -> list[tuple[Descriptor, Manifest]]:
+    """The manifests below `root` that the store has, in order; an index may be sparse, because a
+    pull for one platform fetches only that one.
+
+    Raises `UserError` `missing-blob` when the root itself is not there, `invalid-manifest`.
+    """
+    return list(_manifests(content, root, _DEPTH))
+
+
+def _manifests(content: ContentStore, root: Descriptor, depth: int) -> Iterator[tuple[Descriptor, Manifest]]:
+    document = read_document(content, root)
+    if isinstance(document, Manifest):
+        yield root, document
+        return
+    if not depth:
+        raise UserError.of("invalid-manifest", f"{root.digest}: indexes are nested too deeply")
+    for child in document.manifests:
+        if child.media_type in MANIFESTS | INDEXES and content.has(child.digest):
+            yield from _manifests(content, child, depth - 1)
+
+
+def closure(content: ContentStore, root: Descriptor) -> list[Descriptor]:
+    """Every blob of the image once: documents before what they name. Children of a sparse index
+    are left out.
+
+    Raises `UserError` `missing-blob` naming a blob that an image which is there needs.
+    """
+    found: dict[str, Descriptor] = {}
+    _collect(content, root, found, _DEPTH)
+    for descriptor in found.values():
+        if descriptor.size != content.size(descriptor.digest):
+            raise UserError.of(
+                "corrupt-blob",
+                f"blob {descriptor.digest} has {content.size(descriptor.digest)} bytes, its "
+                f"descriptor says {descriptor.size}",
+            )
+    return list(found.values())
+
+
+def _collect(content: ContentStore, root: Descriptor, found: dict[str, Descriptor], depth: int) -> None:
+    if root.digest in found:
+        return
+    found[root.digest] = root
+    document = read_document(content, root)
+    if isinstance(document, Manifest):
+        for descriptor in (document.config, *document.layers):
+            found.setdefault(descriptor.digest, descriptor)
+        return
+    for child in document.manifests if depth else ():
+        if content.has(child.digest):
+            if child.media_type in MANIFESTS | INDEXES:
+                _collect(content, child, found, depth - 1)
+            else:
+                found.setdefault(child.digest, child)
+
+
+def select_platform(content: ContentStore, root: Descriptor, want: Platform) -> tuple[Descriptor, Manifest]:
+    """The manifest for a platform; a root that is a manifest is taken as it is.
+
+    Raises `UserError` `no-matching-platform`.
+    """
+    found = manifests(content, root)
+    if len(found) == 1 and found[0][0].digest == root.digest:
+        return found[0]
+    platforms = [(platform_of_manifest(content, *item), item) for item in found]
+    for platform, item in platforms:
+        if platform is not None and matches(platform, want):
+            return item
+    known = ", ".join(sorted(str(platform) for platform, _ in platforms if platform is not None))
+    raise UserError.of(
+        "no-matching-platform",
+        f"the image has no manifest for {want}",
+        hint=f"it has: {known}" if known else None,
+    )
+
+
+def platform_of_manifest(
+    content: ContentStore, descriptor: Descriptor, manifest: Manifest
+) -> Platform | None:
+    """The platform that the index names, else the config's; None for what is no runnable image."""
+    if descriptor.platform is not None:
+        return None if descriptor.platform.os == "unknown" else descriptor.platform
+    try:
+        fields = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
+    except msgspec.DecodeError:
+        return None
+    return platform_of(fields) if isinstance(fields, dict) and fields.get("architecture") else None

@@ -1,0 +1,292 @@
+"""Images from OCI archives, docker archives and OCI layouts, into the store.
+
+An archive is read once, as a stream: files become blobs of the content store under the digest that
+they really have, documents are kept in memory, and only when `index.json` or `manifest.json` has
+been understood and everything that it names is there do images get names. Blobs that nothing
+names are garbage for the store's clean-up.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import BinaryIO
+
+import msgspec
+
+from arkwright.diagnostics.errors import ArkwrightError, UserError
+from arkwright.images.archives import IMAGE_NAME
+from arkwright.images.graph import closure, manifests
+from arkwright.layer.codec import decompress
+from arkwright.layer.tar_read import read_tar
+from arkwright.oci import config as image_config
+from arkwright.oci import descriptor as media
+from arkwright.oci import manifest as image_manifest
+from arkwright.oci.descriptor import REF_NAME, Descriptor
+from arkwright.oci.digest import is_digest
+from arkwright.oci.layout import Layout
+from arkwright.oci.manifest import Index, Manifest
+from arkwright.oci.reference import parse_reference
+from arkwright.store.content import ContentStore
+from arkwright.store.store import Store
+
+DOCUMENT_LIMIT = 8 << 20
+FILES_LIMIT = 100_000
+_DOCUMENTS = ("index.json", "manifest.json", "oci-layout", "repositories")
+_COPY_SIZE = 1 << 20
+_LINK_DEPTH = 8
+
+
+class LoadedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that was in an archive, and the full names that it has now."""
+
+    descriptor: Descriptor
+    names: tuple[str, ...] = ()
+
+
+class _DockerEntry(msgspec.Struct, rename="pascal"):
+    config: str
+    layers: tuple[str, ...]
+    repo_tags: tuple[str, ...] | None = None
+
+
+def load_archive(store: Store, stream: BinaryIO) -> list[LoadedImage]:
+    """Load every image of an OCI or docker archive, plain or compressed.
+
+    Raises `UserError` `not-an-image-archive`, `corrupt-blob`, `missing-blob`, `layer-mismatch`,
+    `invalid-manifest`, `invalid-image-config`, `no-space`, and the codes of `layer.tar_read`.
+    """
+    with decompress(stream, "auto") as tar:
+        files = _read_files(store.content, tar)
+    docker = files.documents.get("manifest.json")
+    if docker is not None and _is_docker_list(docker):
+        return _load_docker(store, files, docker)
+    index = files.documents.get("index.json")
+    if index is None:
+        raise _not_an_archive("it has neither index.json nor manifest.json")
+    return _publish(store, _index(index))
+
+
+def load_layout(store: Store, path: str, selector: str = "") -> list[LoadedImage]:
+    """Load an OCI layout directory: the image that `selector` names (see `Layout.find`), or all.
+
+    Raises as `load_archive`, and `not-an-oci-layout`, `unknown-image`.
+    """
+    layout = Layout.open(path)
+    entries = (layout.find(selector),) if selector else layout.index().manifests
+    for entry in entries:
+        _copy_graph(store.content, layout, entry, depth=4)
+    return _publish(store, Index(schema_version=2, manifests=entries))
+
+
+class _Files:
+    """What an archive held: documents by name, digests of files by name, links."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes] = {}
+        self.digests: dict[str, str] = {}
+        self.links: dict[str, str] = {}
+
+    def digest(self, name: str) -> str:
+        """The digest of a file by the name that `manifest.json` uses, links followed inside."""
+        name = posixpath.normpath(name)
+        for _ in range(_LINK_DEPTH):
+            if name in self.digests:
+                return self.digests[name]
+            if name not in self.links:
+                break
+            name = self.links[name]
+        raise UserError.of("missing-blob", f"the archive names {name!r} but does not hold it")
+
+
+def _read_files(content: ContentStore, tar: BinaryIO) -> _Files:
+    files = _Files()
+    for number, (entry, data) in enumerate(read_tar(tar, raw=True)):
+        if number >= FILES_LIMIT:
+            raise _not_an_archive(f"it holds more than {FILES_LIMIT} files")
+        if entry.type == "symlink":
+            target = posixpath.join(posixpath.dirname(entry.path), entry.link)
+            files.links[entry.path] = posixpath.normpath(target)
+        elif entry.type == "hardlink":
+            files.links[entry.path] = posixpath.normpath(entry.link)
+        elif entry.type == "file" and data is not None:
+            _read_file(content, files, entry.path, data, entry.size)
+    return files
+
+
+def _read_file(content: ContentStore, files: _Files, name: str, data: BinaryIO, size: int) -> None:
+    if name in _DOCUMENTS:
+        if size > DOCUMENT_LIMIT:
+            raise _not_an_archive(f"{name} is larger than {DOCUMENT_LIMIT} bytes")
+        files.documents[name] = data.read()
+        return
+    parts = name.split("/")
+    expected = f"{parts[1]}:{parts[2]}" if len(parts) == 3 and parts[0] == "blobs" else ""
+    if expected and not is_digest(expected):
+        raise _not_an_archive(f"{name} is not named by a digest")
+    files.digests[name] = _ingest(content, data, expected, size)
+
+
+def _ingest(content: ContentStore, data: BinaryIO, expected: str, size: int) -> str:
+    with content.ingest(expected=expected, size=size) as ingest:
+        while chunk := data.read(_COPY_SIZE):
+            ingest.write(chunk)
+        return ingest.commit()
+
+
+# --- OCI ---------------------------------------------------------------------------------------
+
+
+def _index(data: bytes) -> Index:
+    document = image_manifest.parse(data)
+    if not isinstance(document, Index):
+        raise _not_an_archive("index.json is not an image index")
+    return document
+
+
+def _publish(store: Store, index: Index) -> list[LoadedImage]:
+    """Check that every image is whole, then name them all in one transaction."""
+    found: dict[str, tuple[Descriptor, list[str]]] = {}
+    for entry in index.manifests:
+        plain = Descriptor(media_type=entry.media_type, digest=entry.digest, size=entry.size)
+        names = found.setdefault(entry.digest, (plain, []))[1]
+        name = _entry_name(entry)
+        if name:
+            names.append(name)
+    for descriptor, _ in found.values():
+        _check_whole(store.content, descriptor)
+    return _name(store, list(found.values()))
+
+
+def _name(store: Store, found: list[tuple[Descriptor, list[str]]]) -> list[LoadedImage]:
+    with store.metadata.transaction():
+        for descriptor, names in found:
+            for name in names:
+                store.names.set(name, descriptor)
+    return [LoadedImage(descriptor=descriptor, names=tuple(names)) for descriptor, names in found]
+
+
+def _check_whole(content: ContentStore, root: Descriptor) -> None:
+    closure(content, root)
+    if not manifests(content, root):
+        raise UserError.of("missing-blob", f"the archive holds none of the manifests of index {root.digest}")
+
+
+def _entry_name(entry: Descriptor) -> str:
+    """The full name that an entry states; a bare tag (as some tools write) is not a name."""
+    for text in (entry.annotations.get(IMAGE_NAME, ""), entry.annotations.get(REF_NAME, "")):
+        if "/" in text or ":" in text:
+            try:
+                return str(parse_reference(text))
+            except UserError:
+                continue
+    return ""
+
+
+def _copy_graph(content: ContentStore, layout: Layout, root: Descriptor, *, depth: int) -> None:
+    if root.media_type not in media.MANIFESTS | media.INDEXES:
+        _copy_blob(content, layout, root)
+        return
+    document = image_manifest.parse(layout.read(root.digest), root.media_type)
+    if isinstance(document, Manifest):
+        for descriptor in (document.config, *document.layers):
+            _copy_blob(content, layout, descriptor)
+    elif depth:
+        for child in document.manifests:
+            if _readable(layout, child):
+                _copy_graph(content, layout, child, depth=depth - 1)
+    _copy_blob(content, layout, root)
+
+
+def _copy_blob(content: ContentStore, layout: Layout, descriptor: Descriptor) -> None:
+    if content.has(descriptor.digest):
+        return
+    try:
+        with open(layout.blob_path(descriptor.digest), "rb") as source:
+            _ingest(content, source, descriptor.digest, descriptor.size)
+    except FileNotFoundError as error:
+        raise UserError.of("missing-blob", f"{layout.path} has no blob {descriptor.digest}") from error
+
+
+def _readable(layout: Layout, descriptor: Descriptor) -> bool:
+    try:
+        with open(layout.blob_path(descriptor.digest), "rb"):
+            return True
+    except FileNotFoundError:
+        return False
+
+
+# --- Docker ------------------------------------------------------------------------------------
+
+
+def _is_docker_list(data: bytes) -> bool:
+    return data.lstrip()[:1] == b"["
+
+
+def _load_docker(store: Store, files: _Files, data: bytes) -> list[LoadedImage]:
+    try:
+        entries = msgspec.json.decode(data, type=list[_DockerEntry])
+    except msgspec.MsgspecError as error:
+        raise _not_an_archive(f"manifest.json: {error}") from error
+    found = []
+    for entry in entries:
+        names = [str(parse_reference(tag)) for tag in entry.repo_tags or ()]
+        found.append((_docker_manifest(store.content, files, entry), names))
+    return _name(store, found)
+
+
+def _docker_manifest(content: ContentStore, files: _Files, entry: _DockerEntry) -> Descriptor:
+    """An OCI manifest for an image of a docker archive, whose layers are checked against the
+    config's diffIDs: a docker archive says nothing else about them."""
+    config_digest = files.digest(entry.config)
+    config = image_config.parse(content.read(config_digest, limit=DOCUMENT_LIMIT))
+    if len(config.rootfs.diff_ids) != len(entry.layers):
+        raise UserError.of(
+            "layer-mismatch",
+            f"{entry.config} names {len(config.rootfs.diff_ids)} layers, manifest.json {len(entry.layers)}",
+        )
+    layers = tuple(
+        _docker_layer(content, files.digest(name), diff_id, name)
+        for name, diff_id in zip(entry.layers, config.rootfs.diff_ids, strict=True)
+    )
+    manifest = Manifest(
+        schema_version=2,
+        media_type=media.MANIFEST,
+        config=Descriptor(media_type=media.CONFIG, digest=config_digest, size=content.size(config_digest)),
+        layers=layers,
+    )
+    encoded = image_manifest.encode(manifest)
+    return Descriptor(media_type=media.MANIFEST, digest=content.write(encoded), size=len(encoded))
+
+
+def _docker_layer(content: ContentStore, digest: str, diff_id: str, name: str) -> Descriptor:
+    import hashlib
+
+    with content.open(digest) as blob:
+        media_type = _layer_type(blob.read(4))
+        blob.seek(0)
+        hasher = hashlib.sha256()
+        with decompress(blob, "auto") as tar:
+            while chunk := tar.read(_COPY_SIZE):
+                hasher.update(chunk)
+    found = f"sha256:{hasher.hexdigest()}"
+    if found != diff_id:
+        raise UserError.of(
+            "layer-mismatch",
+            f"layer {name} has the diffID {found}, the image's config says {diff_id}",
+            hint="the archive is damaged or was altered; save it again",
+        )
+    return Descriptor(media_type=media_type, digest=digest, size=content.size(digest))
+
+
+def _layer_type(magic: bytes) -> str:
+    if magic[:2] == b"\x1f\x8b":
+        return media.LAYER_GZIP
+    return media.LAYER_ZSTD if magic == b"\x28\xb5\x2f\xfd" else media.LAYER_TAR
+
+
+def _not_an_archive(why: str) -> ArkwrightError:
+    return UserError.of(
+        "not-an-image-archive",
+        f"not an image archive: {why}",
+        hint="an archive comes from `arkwright save`, `docker save`, `podman save` or --output type=oci",
+    )

@@ -1,0 +1,157 @@
+"""The images of the local store: list, look at, name, forget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from arkwright.diagnostics.errors import ArkwrightError, UserError
+from arkwright.images.graph import DOCUMENT_LIMIT, manifests, platform_of_manifest, select_platform
+from arkwright.images.references import FoundImage
+from arkwright.images.references import resolve as find
+from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.manifest import Manifest
+from arkwright.oci.platform import Platform, host_platform
+from arkwright.oci.reference import parse_reference
+from arkwright.store.content import ContentStore
+from arkwright.store.store import Store
+
+
+class LocalImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One name. `size` is the bytes of config and layers, compressed, of this host's platform or
+    the first; `created` is the config's RFC 3339 time, empty when unknown."""
+
+    name: str
+    digest: str
+    config_digest: str = ""
+    size: int = 0
+    created: str = ""
+    platforms: tuple[str, ...] = ()
+
+
+class ImageDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """All there is to know of one image. `config` and `manifest` are the documents as they are."""
+
+    names: tuple[str, ...]
+    digest: str
+    media_type: str
+    config_digest: str
+    platform: str
+    platforms: tuple[str, ...]
+    size: int
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    index: dict[str, Any] | None = None
+
+
+def list_images(store: Store) -> list[LocalImage]:
+    """All names, sorted; one whose documents are damaged or gone is listed without details."""
+    return [_summary(store.content, name, root) for name, root in store.names.list()]
+
+
+def resolve(store: Store, text: str) -> FoundImage:
+    """See `images.references.resolve`."""
+    return find(store, text)
+
+
+def tag(store: Store, text: str, name: str) -> str:
+    """Give an image another name; returns the full name.
+
+    Raises `UserError` `unknown-image`, `invalid-reference`, `name-with-digest`.
+    """
+    reference = parse_reference(name)
+    if reference.digest:
+        raise UserError.of("name-with-digest", f"{name}: a name that is given cannot have a digest")
+    store.names.set(str(reference), find(store, text).descriptor)
+    return str(reference)
+
+
+def remove(store: Store, text: str) -> list[str]:
+    """Forget a name, or, for a digest, every name of the image; returns the names.
+
+    The content stays until a clean-up finds that nothing needs it.
+    Raises `UserError` `unknown-image`.
+    """
+    found = find(store, text)
+    named_here = bool(found.name) and not _is_digest_spelling(text, found)
+    if named_here:
+        gone = [found.name]
+    else:
+        gone = [name for name, root in store.names.list() if root.digest == found.digest]
+    for name in gone:
+        store.names.remove(name)
+    return gone
+
+
+def inspect(store: Store, text: str, platform: Platform | None = None) -> ImageDetails:
+    """Everything of one image, for one platform (default: the host's, else the first).
+
+    Raises `UserError` `unknown-image`, `no-matching-platform`, `missing-blob`.
+    """
+    found = find(store, text)
+    content = store.content
+    descriptor, manifest = _choose(content, found.descriptor, platform)
+    config = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
+    root_document = msgspec.json.decode(content.read(found.digest, limit=DOCUMENT_LIMIT))
+    is_index = descriptor.digest != found.digest
+    return ImageDetails(
+        names=tuple(name for name, root in store.names.list() if root.digest == found.digest),
+        digest=found.digest,
+        media_type=found.descriptor.media_type,
+        config_digest=manifest.config.digest,
+        platform=str(platform_of_manifest(content, descriptor, manifest) or ""),
+        platforms=_platforms(content, found.descriptor),
+        size=_size(manifest),
+        config=config,
+        manifest=msgspec.json.decode(content.read(descriptor.digest, limit=DOCUMENT_LIMIT)),
+        index=root_document if is_index else None,
+    )
+
+
+def _choose(
+    content: ContentStore, root: Descriptor, platform: Platform | None
+) -> tuple[Descriptor, Manifest]:
+    if platform is not None:
+        return select_platform(content, root, platform)
+    try:
+        return select_platform(content, root, host_platform())
+    except UserError as error:
+        found = manifests(content, root) if error.code == "no-matching-platform" else []
+        if not found:
+            raise
+        return found[0]
+
+
+def _platforms(content: ContentStore, root: Descriptor) -> tuple[str, ...]:
+    found = (platform_of_manifest(content, *item) for item in manifests(content, root))
+    return tuple(str(platform) for platform in found if platform is not None)
+
+
+def _size(manifest: Manifest) -> int:
+    return manifest.config.size + sum(layer.size for layer in manifest.layers)
+
+
+def _summary(content: ContentStore, name: str, root: Descriptor) -> LocalImage:
+    try:
+        _, manifest = _choose(content, root, None)
+        config = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
+        platforms = _platforms(content, root)
+    except (ArkwrightError, msgspec.DecodeError):
+        return LocalImage(name=name, digest=root.digest)
+    return LocalImage(
+        name=name,
+        digest=root.digest,
+        config_digest=manifest.config.digest,
+        size=_size(manifest),
+        created=str(config.get("created") or "") if isinstance(config, dict) else "",
+        platforms=platforms,
+    )
+
+
+def _is_digest_spelling(text: str, found: FoundImage) -> bool:
+    """Whether `text` was a digest, or the beginning of one, rather than the name that it led to."""
+    try:
+        return str(parse_reference(text)) != found.name and "@" not in text
+    except UserError:
+        return True

@@ -1,0 +1,72 @@
+"""Stores of other tools: an image goes into docker or podman through their `load`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+
+from arkwright.diagnostics.errors import HostUnsupported, UserError
+from arkwright.images.archives import Images, write_docker_archive
+from arkwright.store.content import ContentStore
+
+_ENGINES = ("docker", "podman")
+
+
+def find_engine(preferred: str = "") -> str:
+    """The engine to load into: `preferred`, $ARKWRIGHT_LOAD_INTO, else docker, else podman.
+
+    Raises `HostUnsupported` `no-container-engine`.
+    """
+    wanted = preferred or os.environ.get("ARKWRIGHT_LOAD_INTO", "")
+    for name in (wanted,) if wanted else _ENGINES:
+        if shutil.which(name) is not None:
+            return name
+    raise HostUnsupported.of(
+        "no-container-engine",
+        f"{wanted} is not installed" if wanted else "neither docker nor podman is installed",
+        hint="write an archive instead: --output type=docker,dest=image.tar",
+        details={"probe": "docker, podman", "fix": "apt install podman"},
+    )
+
+
+def load_into(content: ContentStore, images: Images, engine: str = "") -> str:
+    """Stream images into docker or podman; returns the engine's name.
+
+    Raises `HostUnsupported` `no-container-engine`, `UserError` `load-failed`.
+    """
+    name = find_engine(engine)
+    # What the engine says goes to a file: a pipe that nobody reads could fill up and stall it.
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([name, "load"], stdin=subprocess.PIPE, stdout=said, stderr=said)
+        assert process.stdin is not None
+        try:
+            write_docker_archive(content, images, process.stdin.write)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            _close_quietly(process)
+        if process.wait():
+            said.seek(0)
+            raise UserError.of(
+                "load-failed",
+                f"`{name} load` failed with status {process.returncode}",
+                notes=tuple(said.read().decode(errors="replace").splitlines()[-5:]),
+                hint=f"check that `{name} info` works for this user",
+            )
+    return name
+
+
+def _close_quietly(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.close()
+    except BrokenPipeError:
+        # The engine left early; its status tells why.
+        return

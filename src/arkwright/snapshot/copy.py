@@ -1,0 +1,151 @@
+"""Trees as plain directories: works wherever files can be written, with no mount at all.
+
+Layers have the same format as those of the overlay tier, so both can use one store. `prepare`
+builds the whole tree and gives each name a file of its own: on overlay, too, writing one of two
+linked names of a lower layer leaves the other alone. Links that a step makes itself stay. A view is
+built of links to the layers' own files, with the links between them as overlay shows them;
+nothing but good manners makes it read-only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO
+
+import msgspec
+
+from arkwright.layer.entry import Change
+from arkwright.layer.rooted import Root
+from arkwright.snapshot.base import Layer
+from arkwright.snapshot.contents import View, layer_diff, unpack
+from arkwright.snapshot.extract import extract
+from arkwright.snapshot.layers import new_id, tree_path
+from arkwright.snapshot.publish import Publisher, discard, make_work_directory
+from arkwright.snapshot.sharing import Key, SharedTrees, Tree
+from arkwright.snapshot.union import unite
+from arkwright.snapshot.upper import make_canonical
+from arkwright.store.leases import Claim
+from arkwright.store.space import space_needed
+from arkwright.store.store import Store
+
+
+class CopySnapshotter:
+    """Implements `snapshot.base.Snapshotter` with plain directories.
+
+    Besides what the contract says, methods raise `UserError` `no-space`.
+    """
+
+    name = "copy"
+
+    def __init__(self, store: Store, *, sync: Callable[[], None] = os.sync) -> None:
+        self._store = store
+        self._publisher = Publisher(store, sync)
+        self._views = SharedTrees(self._build_view)
+
+    def prepare(self, layers: Sequence[str]) -> CopyActive:
+        """A copy of the tree of `layers`."""
+        claim = self._build(tuple(layers), link=False)
+        return CopyActive(self._store, self._publisher, claim, tuple(layers), self.view)
+
+    def view(self, layers: Sequence[str]) -> AbstractContextManager[str]:
+        """A tree of `layers`, to be read only; shared by those who view the same list."""
+        return self._views.use(tuple(layers))
+
+    def apply(self, layers: Sequence[str], layer: Layer, tar: BinaryIO) -> Layer:
+        """Unpack a layer tar as `layer.id`, if it is not there yet.
+
+        A layer whose record names its parents is unpacked on these, so that its content does not
+        depend on the list in which it was met first. Waits while another process does the same.
+        """
+        with self._publisher.making(layer.id) as known:
+            if known is not None and known.unpacked:
+                return known
+            active = self.prepare(layers if known is None else known.parents)
+            return active.unpack(layer, tar)
+
+    def diff(self, layer: Layer) -> Iterator[Change]:
+        """The canonical diff of a layer."""
+        return layer_diff(tree_path(self._store.root_path, layer.id), layer.parents, self.view)
+
+    def remove(self, layer_id: str) -> None:
+        self._publisher.remove(layer_id)
+
+    def _build_view(self, layers: Key) -> Tree:
+        claim = self._build(layers, link=True)
+        return Tree(claim.path + "/tree", lambda: discard(self._store, claim))
+
+    def _build(self, layers: Key, *, link: bool) -> Claim:
+        claim = self._store.claim_work()
+        try:
+            target_path = claim.path + "/tree"
+            with space_needed(target_path, "a copy of a tree"):
+                make_work_directory(target_path)
+                # Of a layer that stands there twice, the upper one hides the other wholly.
+                names = dict.fromkeys(reversed(layers))
+                trees = [tree_path(self._store.root_path, name) for name in names]
+                if trees:
+                    unite(trees, target_path, link=link)
+        except BaseException:
+            discard(self._store, claim)
+            raise
+        return claim
+
+
+class CopyActive:
+    """Implements `snapshot.base.Active`."""
+
+    def __init__(self, store: Store, publisher: Publisher, claim: Claim, parents: Key, view: View) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._claim = claim
+        self._parents = parents
+        self._view = view
+
+    @property
+    def root(self) -> str:
+        return self._claim.path + "/tree"
+
+    def commit(self, *, scrub: Sequence[str] = ()) -> Layer:
+        """Make what differs from the parents a layer."""
+        try:
+            with space_needed(self.root, "a layer"):
+                if self._parents:
+                    whiteouts = self._extract(scrub)
+                else:
+                    with Root(self.root) as tree:
+                        whiteouts = make_canonical(tree, None, scrub)
+            layer = Layer(id=new_id(), parents=self._parents, origin="executed")
+            return self._publisher.publish(self._layer_path, layer, whiteouts)
+        finally:
+            discard(self._store, self._claim)
+
+    def abort(self) -> None:
+        """Throw the copy away."""
+        discard(self._store, self._claim)
+
+    def unpack(self, layer: Layer, tar: BinaryIO) -> Layer:
+        """Unpack a tar into the tree and commit it as `layer`; ends the active tree in any case."""
+        layer = msgspec.structs.replace(layer, parents=self._parents, origin="applied")
+        try:
+            with space_needed(self.root, f"layer {layer.id}"):
+                whiteouts = unpack(tar, self.root, on_nothing=not self._parents)
+                if self._parents:
+                    whiteouts = self._extract(())
+            return self._publisher.publish(self._layer_path, layer, whiteouts)
+        finally:
+            discard(self._store, self._claim)
+
+    @property
+    def _layer_path(self) -> str:
+        return self._claim.path + "/fs" if self._parents else self.root
+
+    def _extract(self, patterns: Sequence[str]) -> list[str]:
+        """Move what differs from the parents into a layer directory."""
+        make_work_directory(self._layer_path)
+        with self._view(self._parents) as parent_path:
+            with Root(parent_path) as parent, Root(self.root) as tree, Root(self._layer_path) as upper:
+                make_canonical(tree, None)
+                extract(parent, tree, upper)
+                return make_canonical(upper, parent, patterns)

@@ -1,0 +1,6 @@
+"""Git repositories as sources."""
+
+from arkwright.sources.git.source import GitSource, commit_epoch
+from arkwright.sources.git_url import parse_git_url
+
+__all__ = ["GitSource", "commit_epoch", "parse_git_url"]
