@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import Builder, Context, MakeBuilder
+
+from building import Builder, Context, MakeBuilder
 
 STAGES = """\
 FROM busybox AS left

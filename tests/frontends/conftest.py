@@ -46,7 +46,7 @@ def fails(compile_file: Callable[..., Built]) -> Callable[..., Diagnostic]:
     def run(code: str, text: str | bytes, **request: Any) -> Diagnostic:
         with pytest.raises(UserError) as caught:
             compile_file(text, **request)
-        assert [found.code for found in caught.value.diagnostics][0] == code, caught.value.diagnostics
+        assert caught.value.code == code, caught.value.diagnostics
         return caught.value.diagnostics[0]
 
     return run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from arkwright.diagnostics.errors import ArkwrightError, Diagnostic, UserError
 from arkwright.diagnostics.spans import Span
 from arkwright.frontends.base import FrontendResult, ResolvedImage

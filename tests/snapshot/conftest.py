@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -47,7 +48,10 @@ class Place:
                 status = 1
                 try:
                     os.close(go_fd)
+                    # No child outlives a test that hangs and is timed out.
+                    syscalls.set_parent_death_signal(signal.SIGKILL)
                     self._enter(tell_fd, wait_fd)
+                    syscalls.set_parent_death_signal(signal.SIGKILL)
                     body(self.path)
                     status = 0
                 except pytest.skip.Exception as skipped:

@@ -69,7 +69,7 @@ def _remake(place: Path) -> None:
 
 
 def _write(place: Path, text: str) -> None:
-    if not place.is_symlink():
+    if not place.is_symlink() and (place.is_file() or not place.exists()):
         place.write_text(text)
 
 

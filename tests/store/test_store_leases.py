@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -182,6 +183,18 @@ def test_trash_deletes_every_kind_of_tree(store: Store) -> None:
     store.empty_trash()
     assert entries(store, "trash") == []
     assert os.path.isdir("/etc")
+
+
+def test_trash_on_a_full_disk_deletes_in_place(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = os.path.join(store.root_path, "layers", "x")
+    os.makedirs(os.path.join(path, "a", "b"))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "rename", full)
+    store.trash(path)
+    assert not os.path.exists(path)
 
 
 def test_trash_as_an_unprivileged_user(tmp_path: Path, fork) -> None:

@@ -278,7 +278,7 @@ def _read(kind: str, status: os.stat_result, dir_fd: int, name: str) -> tuple[os
     xattrs = _xattrs_at(dir_fd, name)
     if kind == "l":
         # The mode of a link means nothing (symlink(7)).
-        return status, f"\0777\0{xattrs}\0{os.readlink(name, dir_fd=dir_fd)}\0"
+        return status, f"\x00777\0{xattrs}\0{os.readlink(name, dir_fd=dir_fd)}\0"
     numbers = "" if kind == "p" else f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     return status, f"\0{status.st_mode & 0o7777:o}\0{xattrs}\0{numbers}\0"
 

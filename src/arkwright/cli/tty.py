@@ -51,14 +51,17 @@ class TtyProgress:
         self._console.show_cursor(True)
 
     def _settle(self, event: types.AnyEvent) -> None:
-        """Print what is final, then start or stop the live part."""
-        for text in final_lines(self._board, event):
-            self._console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+        """Print what is final above the live part, which is there while something runs."""
         running = bool(self._board.running())
+        if not running:
+            self._stop()
+        whole = isinstance(event, types.Exported | types.Warning)
+        for text in final_lines(self._board, event):
+            self._console.print(
+                text, soft_wrap=whole, no_wrap=True, overflow="ignore" if whole else "ellipsis"
+            )
         if running and self._live is None:
             self._start()
-        elif not running:
-            self._stop()
 
     def _start(self) -> None:
         self._live = Live(

@@ -15,9 +15,14 @@ class OciExporter:
         self._means = means
 
     def __call__(
-        self, output: Output, image: AssembledImage, built: tuple[BuiltImage, ...], names: tuple[str, ...]
+        self,
+        output: Output,
+        image: AssembledImage | None,
+        built: tuple[BuiltImage, ...],
+        names: tuple[str, ...],
     ) -> ExportReport:
         """Raises the codes of `images.archives.save`."""
+        assert image is not None, "made before the exporters of images run"
         names = names_of(output, names)
         form: Format = "oci-archive" if flag(output, "tar", True) else "oci-layout"
         save(self._means.store.content, [(image.root, names)], output.dest, form)
@@ -31,9 +36,14 @@ class DockerExporter:
         self._means = means
 
     def __call__(
-        self, output: Output, image: AssembledImage, built: tuple[BuiltImage, ...], names: tuple[str, ...]
+        self,
+        output: Output,
+        image: AssembledImage | None,
+        built: tuple[BuiltImage, ...],
+        names: tuple[str, ...],
     ) -> ExportReport:
         """Raises the codes of `images.archives.save` and `images.transports.load_into`."""
+        assert image is not None, "made before the exporters of images run"
         names = names_of(output, names)
         images = [(image.root, names)]
         destination = output.dest

@@ -49,8 +49,15 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exporter(Protocol):
-    """Writes one output. Nothing half-written is ever visible at the destination."""
+    """Writes one output. Nothing half-written is ever visible at the destination.
+
+    `image` is None for the outputs that are file trees (`exporters.table.needs_trees`).
+    """
 
     def __call__(
-        self, output: Output, image: AssembledImage, built: tuple[BuiltImage, ...], names: tuple[str, ...]
+        self,
+        output: Output,
+        image: AssembledImage | None,
+        built: tuple[BuiltImage, ...],
+        names: tuple[str, ...],
     ) -> ExportReport: ...

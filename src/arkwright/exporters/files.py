@@ -36,7 +36,11 @@ class LocalExporter:
         self._means = means
 
     def __call__(
-        self, output: Output, image: AssembledImage, built: tuple[BuiltImage, ...], names: tuple[str, ...]
+        self,
+        output: Output,
+        image: AssembledImage | None,
+        built: tuple[BuiltImage, ...],
+        names: tuple[str, ...],
     ) -> ExportReport:
         """Raises `UserError` `output-not-writable`, `output-conflict`, `no-space`."""
         split = flag(output, "platform-split", len(built) > 1)
@@ -60,7 +64,11 @@ class TarExporter:
         self._means = means
 
     def __call__(
-        self, output: Output, image: AssembledImage, built: tuple[BuiltImage, ...], names: tuple[str, ...]
+        self,
+        output: Output,
+        image: AssembledImage | None,
+        built: tuple[BuiltImage, ...],
+        names: tuple[str, ...],
     ) -> ExportReport:
         """Raises `UserError` `output-not-writable`, `output-is-a-terminal`, `no-space`,
         `invalid-output-attribute`."""

@@ -16,9 +16,14 @@ class ImageExporter:
         self._means = means
 
     def __call__(
-        self, output: Output, image: AssembledImage, built: tuple[BuiltImage, ...], names: tuple[str, ...]
+        self,
+        output: Output,
+        image: AssembledImage | None,
+        built: tuple[BuiltImage, ...],
+        names: tuple[str, ...],
     ) -> ExportReport:
         """An image without names stays in the store under its digest."""
+        assert image is not None, "made before the exporters of images run"
         names = names_of(output, names)
         store = self._means.store
         with store.metadata.transaction():
@@ -38,9 +43,14 @@ class RegistryExporter:
         self._means = means
 
     def __call__(
-        self, output: Output, image: AssembledImage, built: tuple[BuiltImage, ...], names: tuple[str, ...]
+        self,
+        output: Output,
+        image: AssembledImage | None,
+        built: tuple[BuiltImage, ...],
+        names: tuple[str, ...],
     ) -> ExportReport:
         """Raises `UserError` `push-without-name` and the errors of `registry.push`."""
+        assert image is not None, "made before the exporters of images run"
         names = names_of(output, names)
         push(self._means, output, image, names)
         return ExportReport(

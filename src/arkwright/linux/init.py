@@ -218,6 +218,10 @@ class Child:
             raise TimeoutError(f"process {self.pid_in_init} still runs")
         return self._status
 
+    def was_killed(self) -> bool:
+        """Whether it has ended by a signal."""
+        return self._ended.is_set() and self._status < 0
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process group of the child; does nothing once it has ended."""
         if not self._ended.is_set():

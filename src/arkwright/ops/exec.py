@@ -177,7 +177,6 @@ class ExecOperation:
         error = StepFailed.of(
             "step-failed",
             f"the command {ending}" + (": out of memory" if status.oom else ""),
-            hint=f"open a shell where it failed: {shell}",
             details={
                 "vertex": self._digest, "command": command, "status": status.status, "signal": status.signal,
                 "oom": status.oom, "tail": lines, "shell": shell,

@@ -222,4 +222,3 @@ class Server:
             if response.status == 401:
                 self._authorizer.learn(response)
             response.read(_PROBE_BODY)
-

@@ -196,6 +196,10 @@ class Registry:
         """The URL's path of something in this repository."""
         return f"/v2/{self.repository}/{rest}"
 
+    def url(self, rest: str) -> str:
+        """The whole URL of something in this repository, to be shown."""
+        return f"{self.server.base()}{self.path(rest)}"
+
     def _request(
         self,
         method: str,

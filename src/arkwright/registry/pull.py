@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -14,17 +14,19 @@ from arkwright.net.failures import remote_error
 from arkwright.net.response import Response
 from arkwright.net.retry import cancelled
 from arkwright.oci.descriptor import INDEXES, MANIFESTS, Descriptor
-from arkwright.oci.manifest import Index, Manifest, parse
-from arkwright.oci.platform import Platform, matches
+from arkwright.oci.manifest import Manifest, parse
+from arkwright.oci.platform import Platform
 from arkwright.oci.reference import Reference
 from arkwright.registry.access import Access
 from arkwright.registry.client import CONFIG_LIMIT, MANIFEST_LIMIT, Registry, open_registries
 from arkwright.registry.parallel import run_all
+from arkwright.registry.platforms import descendants, select
 from arkwright.store.content import ContentStore, Ingest
+
+T = TypeVar("T")
 
 JOBS = 4
 _BUFFER = 1 << 18
-_DEPTH = 4
 # A broken transfer that brought at least this many bytes does not count as a failed attempt.
 _WORTHWHILE = 1 << 20
 _BROKEN = frozenset({"network-interrupted", "network-timeout"})
@@ -74,11 +76,12 @@ def pull_image(
     with nullcontext(access) if access else Access(tls_verify=tls_verify) as shared:
         registries = open_registries(shared, reference)
         root, data = fetch_manifest(registries, _ref(reference), content)
+        document, read = parse(data, root.media_type), _Reader(registries, content)
         if platform is None:
-            images = _all_manifests(registries, content, root, parse(data, root.media_type), _DEPTH)
             chosen = root
+            images = [one for _, one in descendants(root, document, read) if isinstance(one, Manifest)]
         else:
-            chosen, manifest = _select(registries, content, root, data, platform)
+            chosen, manifest = select(root, document, platform, read, str(reference))
             images = [manifest]
         fetch_image_blobs(registries, images, content, progress=progress, jobs=jobs)
         return chosen
@@ -90,8 +93,9 @@ def resolve_image(
     """Fetch the manifest and the config for one platform, and no layer. Raises as `pull_image`."""
     registries = open_registries(access, reference)
     root, data = fetch_manifest(registries, _ref(reference), content)
-    chosen, document = _select(registries, content, root, data, platform)
-    _check_config(registries[-1], document)
+    read = _Reader(registries, content)
+    chosen, document = select(root, parse(data, root.media_type), platform, read, str(reference))
+    _check_config(registries[-1], document.config)
     fetch_blob(registries, document.config, content)
     return ResolvedImage(root=root, manifest=chosen, document=document, registries=registries)
 
@@ -128,7 +132,7 @@ def fetch_image_blobs(
 ) -> None:
     """Configs and layers of the images, each once, at most `jobs` at a time."""
     for image in images:
-        _check_config(registries[-1], image)
+        _check_config(registries[-1], image.config)
     blobs = {blob.digest: blob for image in images for blob in (image.config, *image.layers)}
     access = registries[0].access
 
@@ -257,7 +261,7 @@ class _Fetch:
             "corrupt-blob",
             f"{registry.name} sent a corrupted blob: {error.diagnostics[0].message}",
             method="GET",
-            url=f"{registry.server.base()}{registry.path(f'blobs/{digest}')}",
+            url=registry.url(f"blobs/{digest}"),
             retryable=False,
             status=200,
             hint="the registry, a mirror or a proxy on the way is damaged or alters what it sends",
@@ -266,8 +270,73 @@ class _Fetch:
         )
 
 
-def _first[T](registries: Sequence[Registry], ask: Callable[[Registry], T]) -> T:
-    ...
+class _Reader:
+    """Reads documents through the store: what is missing is fetched."""
+
+    def __init__(self, registries: Sequence[Registry], content: ContentStore) -> None:
+        self._registries = registries
+        self._content = content
+
+    def __call__(self, descriptor: Descriptor) -> bytes:
+        if descriptor.media_type in MANIFESTS | INDEXES:
+            return fetch_manifest(self._registries, descriptor.digest, self._content, descriptor)[1]
+        _check_config(self._registries[-1], descriptor)
+        fetch_blob(self._registries, descriptor, self._content)
+        return self._content.read(descriptor.digest, limit=CONFIG_LIMIT)
+
+
+def _first(registries: Sequence[Registry], ask: Callable[[Registry], T]) -> T:
+    """The answer of the first place that gives one."""
+    failures: list[RemoteError] = []
+    for registry in registries:
+        try:
+            return ask(registry)
+        except RemoteError as error:
+            failures.append(error)
+    raise _with_notes(failures)
+
+
+def _with_notes(failures: Sequence[RemoteError]) -> RemoteError:
+    """The last failure, which is the registry's own, with those of the mirrors as notes."""
+    *earlier, last = failures
+    if not earlier:
+        return last
+    first = last.diagnostics[0]
+    notes = tuple(f"before that: {error.diagnostics[0].message}" for error in earlier)
+    noted = msgspec.structs.replace(first, notes=(*first.notes, *notes))
+    return RemoteError(noted, *last.diagnostics[1:], details=last.details)
+
+
+def _check_config(registry: Registry, config: Descriptor) -> None:
+    """A config is read into memory, so that its announced size has a bound."""
+    if config.size > CONFIG_LIMIT:
+        raise remote_error(
+            "config-too-large",
+            f"{registry.name}: the image config {config.digest} is larger than {CONFIG_LIMIT} bytes",
+            method="GET",
+            url=registry.url(f"blobs/{config.digest}"),
+            retryable=False,
+        )
+
+
+def _wrong_size(registry: Registry, expected: Descriptor, found: int) -> RemoteError:
+    return remote_error(
+        "corrupt-manifest",
+        f"manifest {registry.name}@{expected.digest} has {found} bytes; its index says {expected.size}",
+        method="GET",
+        url=registry.url(f"manifests/{expected.digest}"),
+        retryable=False,
+        hint="the index was made by a broken tool, or damaged",
+        expected=expected.digest,
+    )
+
+
+def _media_type(data: bytes) -> str:
+    """What a manifest in the store says that it is; "" when it does not say."""
+    try:
+        return parse(data).media_type
+    except UserError:
+        return ""
 
 
 def _ref(reference: Reference) -> str:

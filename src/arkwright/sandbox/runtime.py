@@ -231,7 +231,9 @@ class _Container:
             child = self._spawn(["run", f"--bundle={self._bundle_path}", self._name], fds)
             pipes.close_writers()
             try:
-                if not (pipes.pump(output, stopped) and self._ended(child, stopped)):
+                # A runtime that was killed leaves its container, which holds the pipes.
+                pipes.pump(output, lambda: stopped() or child.was_killed())
+                if not self._ended(child, stopped):
                     raise Cancelled.of("cancelled", "the step was stopped")
             except BaseException:
                 self._end(child)
@@ -247,6 +249,8 @@ class _Container:
         return self._worker.spawn([*self._argv, *arguments], env={"PATH": _SEARCH_PATH}, fds=fds)
 
     def _ended(self, child: Child, stopped: Callable[[], bool]) -> bool:
+        if child.was_killed():
+            return True
         while not stopped():
             with contextlib.suppress(TimeoutError):
                 child.wait(0.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,7 +76,7 @@ def chain_id(diff_ids: Sequence[str]) -> str:
 
 def new_id() -> str:
     """A random id for an executed layer."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def directory_path(root_path: str, layer_id: str) -> str:

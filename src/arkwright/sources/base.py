@@ -2,7 +2,7 @@
 
 `resolve(op)` pins an op: it turns a mutable name into immutable content. Three kinds of source
 then give the content in the form that suits them: layers of an image, a tree on the host, or
-files to be written into a fresh tree. `tests/sources/suite.py` is the suite that all pass.
+files to be written into a fresh tree. `tests/sources/sources_suite.py` is the suite that all pass.
 
 Attributes by scheme (values are text; lists are JSON arrays):
 

@@ -66,14 +66,14 @@ class _Descend(Protocol):
 
 
 def _search(root: Root, plain: list[str], wild: list[str], globstar: bool) -> Iterator[str]:
+    for part in wild:
+        match_component(part, "")  # a malformed pattern is wrong even where there is nothing to match
     try:
         fd = root.open_dir("/".join(plain))
     except (FileNotFoundError, NotADirectoryError):
         return
     crossing = globstar and any("**" in part for part in wild)
     pattern = "/".join(wild)
-    for part in wild:
-        match_component(part, "")  # a malformed pattern is wrong even where there is nothing to match
     matched: set[str] = set()
 
     def descend(path: str) -> bool:

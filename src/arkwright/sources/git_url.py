@@ -57,7 +57,7 @@ def parse_git_url(text: str) -> SourceOp | None:
 def parse_remote(url: str) -> Remote:
     """Check that a URL is one that git may be given. Raises `UserError` `invalid-git-url`."""
     parts = _split(url)
-    if parts is None or any(ord(char) <= 32 or ord(char) == 127 for char in url):
+    if parts is None or any(char.isspace() or ord(char) < 32 for char in url):
         raise invalid(url, "it is neither a URL that git reads nor user@host:path")
     scheme, plain, path, query, fragment = parts
     if query or fragment:
@@ -99,6 +99,9 @@ def _split(text: str) -> tuple[str, str, str, str, str] | None:
     scheme = found[1].lower()
     if scheme not in SCHEMES:
         return None
+    if any(ord(char) <= 32 or ord(char) == 127 for char in text):
+        # urlsplit would drop line ends without a word.
+        raise invalid(text, "it holds a blank or a control character")
     try:
         parts = urlsplit(text)
     except ValueError as error:

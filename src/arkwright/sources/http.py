@@ -7,6 +7,7 @@ import base64
 import email.utils
 import hashlib
 import os
+from contextlib import ExitStack
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
@@ -101,6 +102,8 @@ class HttpSource:
             ):
                 while chunk := blob.read(_CHUNK):
                     file.write(chunk)
+                # A write by an unprivileged user takes setuid away again, and so does a chown.
+                file.flush()
                 if "uid" in attrs or "gid" in attrs:
                     os.fchown(file.fileno(), int(attrs.get("uid") or 0), int(attrs.get("gid") or 0))
                 os.fchmod(file.fileno(), int(attrs.get("mode") or "600", 8))
@@ -138,9 +141,9 @@ class HttpSource:
             headers["If-None-Match"] = known.etag
         elif known is not None and known.last_modified:
             headers["If-Modified-Since"] = known.last_modified
-        if self._transport is None:
-            self._transport = Transport()
-        with self._transport.request("GET", _without_userinfo(url), headers=headers) as response:
+        with ExitStack() as stack:
+            transport = self._transport or stack.enter_context(Transport())
+            response = stack.enter_context(transport.request("GET", _without_userinfo(url), headers=headers))
             if response.status == 304 and known is not None:
                 return known
             if response.status != 200:

@@ -27,7 +27,7 @@ def unpack(stream: BinaryIO, directory: str, *, limits: Limits = DEFAULT_LIMITS)
     Raises `UserError` with the codes of `layer.tar_read` (`path-escapes-root` …), `invalid-archive`
     for entries that contradict one another, `no-space`, `unwritable-context`.
     """
-    directories: list[Entry] = []
+    directories: dict[str, Entry] = {}
     with Root(directory) as root, decompress(stream, "auto") as tar:
         for entry, content in read_tar(tar, limits=limits, raw=True):
             try:
@@ -35,9 +35,13 @@ def unpack(stream: BinaryIO, directory: str, *, limits: Limits = DEFAULT_LIMITS)
             except OSError as error:
                 raise _failed(entry, error) from error
             if entry.type == "dir":
-                directories.append(entry)
+                directories[entry.path] = entry
+            elif entry.path in directories:
+                replaced = f"{entry.path}/"
+                for path in [path for path in directories if f"{path}/".startswith(replaced)]:
+                    del directories[path]
         # Modes and times last: a read-only directory could not be filled, and filling moves times.
-        for entry in reversed(directories):
+        for entry in reversed(directories.values()):
             try:
                 _settle(root, entry)
             except OSError as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
@@ -88,10 +87,10 @@ class ContentStore:
         """
         algorithm = parse_digest(expected)[0] if expected else "sha256"
         keep = resumable
-        name = expected.replace(":", "-") + PARTIAL_SUFFIX if resumable else secrets.token_hex(12)
+        name = expected.replace(":", "-") + PARTIAL_SUFFIX if resumable else os.urandom(12).hex()
         with space_needed(self._ingest_path, f"blob {expected}".rstrip()):
             while (fd := lock_in_place(path := os.path.join(self._ingest_path, name))) < 0:
-                name, keep = secrets.token_hex(12), False
+                name, keep = os.urandom(12).hex(), False
         return Ingest(self, path, fd, algorithm=algorithm, expected=expected, size=size, keep=keep)
 
     def delete(self, digest: str) -> None:

@@ -8,13 +8,13 @@ and `work/` is known by its lock: nobody holds it.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
 
 from arkwright.store.content import PARTIAL_SUFFIX
 from arkwright.store.leases import LOCK_NAME, lock_in_place
+from arkwright.store.space import is_full
 
 PARTIAL_LIFE_S = 7 * 24 * 3600
 _MAX_DEPTH = 64
@@ -22,9 +22,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def discard(path: str, trash_path: str) -> None:
-    """Rename a file or directory into the trash; no error if it is not there."""
-    with suppress(FileNotFoundError):
-        os.rename(path, os.path.join(trash_path, secrets.token_hex(12)))
+    """Rename a file or directory into the trash; no error if it is not there.
+
+    On a full disk, where even a name may not fit, it is deleted where it is.
+    """
+    try:
+        os.rename(path, os.path.join(trash_path, os.urandom(12).hex()))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if not is_full(error):
+            raise
+        _delete_in_place(path)
 
 
 def clean_ingest(ingest_path: str, trash_path: str) -> None:
@@ -76,6 +85,14 @@ def _discard_unlocked(path: str, lock_path: str, trash_path: str) -> None:
         os.close(lock_fd)
 
 
+def _delete_in_place(path: str) -> None:
+    parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
+    try:
+        _delete(parent_fd, os.path.basename(path), parent_fd, 0)
+    finally:
+        os.close(parent_fd)
+
+
 def _delete(parent_fd: int, name: str, trash_fd: int, depth: int) -> bool:
     """Delete one entry with everything below; whether nothing was refused."""
     try:
@@ -84,7 +101,7 @@ def _delete(parent_fd: int, name: str, trash_fd: int, depth: int) -> bool:
             return True
         if depth >= _MAX_DEPTH:
             # Deeper than descriptors should be stacked: the caller's loop finds it at the top.
-            os.rename(name, secrets.token_hex(12), src_dir_fd=parent_fd, dst_dir_fd=trash_fd)
+            os.rename(name, os.urandom(12).hex(), src_dir_fd=parent_fd, dst_dir_fd=trash_fd)
             return True
         emptied = _delete_children(parent_fd, name, trash_fd, depth)
         if emptied:

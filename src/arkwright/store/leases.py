@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -121,7 +120,7 @@ def claim_new(parent_path: str) -> Claim:
     its path, and another name is tried.
     """
     while True:
-        path = os.path.join(parent_path, secrets.token_hex(12))
+        path = os.path.join(parent_path, os.urandom(12).hex())
         os.mkdir(path, 0o700)
         os.chmod(path, 0o700)
         lock_fd = lock_in_place(os.path.join(path, LOCK_NAME))

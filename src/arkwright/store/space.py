@@ -11,6 +11,11 @@ from arkwright.diagnostics.errors import UserError
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the error says that a disk or a quota is used up."""
+    return error.errno in _FULL
+
+
 def no_space(path: str, purpose: str) -> UserError:
     """The `no-space` error: `purpose` says what was being written ("blob sha256:…", "layer …")."""
     error = UserError.of(
@@ -29,6 +34,6 @@ def space_needed(path: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise no_space(path, purpose) from error
         raise

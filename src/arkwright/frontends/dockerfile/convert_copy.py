@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -150,6 +149,8 @@ class _Sources:
         return self.step.build.draft.add(FileOp(actions=(action,)), metadata=metadata)
 
     def _http(self, token: Token, add: Add) -> dict[str, Any]:
+        from urllib.parse import urlsplit
+
         try:
             name = posixpath.basename(urlsplit(token.text).path.rstrip("/")) or _UNNAMED
         except ValueError as error:

@@ -7,7 +7,6 @@ is git only if its path ends in `.git`. The query keys are those of the Dockerfi
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import msgspec
 
@@ -47,6 +46,8 @@ def is_git(text: str) -> bool:
 
 def parse_git_ref(text: str) -> GitRef:
     """Read a git URL. Raises `ValueError` with the reason."""
+    from urllib.parse import urlsplit, urlunsplit
+
     if _SCP.match(text):
         body, _, fragment = text.partition("#")
         remote, _, query = body.partition("?")
@@ -69,6 +70,8 @@ def parse_git_ref(text: str) -> GitRef:
 
 
 def _read_query(query: str) -> dict[str, str]:
+    from urllib.parse import parse_qsl
+
     found: dict[str, str] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in ("ref", "tag", "branch", "subdir", "checksum", "commit", "keep-git-dir", "submodules"):

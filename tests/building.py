@@ -1,22 +1,19 @@
-"""Builds by the real program, in stores of their own, as root and as a user with subordinate ids."""
+"""The real program for tests: a builder with a store of its own, and what its builds left behind."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
-from identities import identity_prefix
 
 from arkwright.events.journal import read_journal
 from arkwright.events.types import AnyEvent
+from identities import identity_prefix
 
 TIMEOUT_S = 120
 
@@ -103,68 +100,8 @@ class Built:
         return self.having("Started")
 
 
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """A directory that every user may enter."""
-    path = Path(tempfile.mkdtemp(prefix="arkwright-build-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="session")
-def busybox_layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An OCI layout that holds the busybox base, for every store to take its base from."""
-    path = Path(tempfile.mkdtemp(prefix="arkwright-bases-"))
-    path.chmod(0o755)
-    builder = Builder(path, "root")
-    builder.run("bootstrap", "busybox")
-    builder.run("save", "--format", "oci-archive", "-o", str(path / "busybox.tar"), "busybox")
-    layout = path / "busybox"
-    layout.mkdir()
-    subprocess.run(["tar", "-xf", str(path / "busybox.tar"), "-C", str(layout)], check=True)
-    subprocess.run(["chmod", "-R", "a+rX", str(layout)], check=True)
-    yield layout
-    shutil.rmtree(path)
-
-
 MakeBuilder = Callable[..., Builder]
-
-
-@pytest.fixture
-def make_builder(scratch: Path, busybox_layout: Path) -> MakeBuilder:
-    """`make_builder(identity, store)`: a builder whose store knows busybox by name."""
-
-    def make(identity: str = "root", store: str = "store") -> Builder:
-        builder = Builder(scratch, identity, store)
-        builder.run("load", "-i", str(busybox_layout.parent / "busybox.tar"))
-        return builder
-
-    return make
-
-
-@pytest.fixture(params=["root", "subids"])
-def builder(request: pytest.FixtureRequest, make_builder: MakeBuilder) -> Builder:
-    return make_builder(request.param)
-
-
 Context = Callable[..., Path]
-
-
-@pytest.fixture
-def context(scratch: Path) -> Context:
-    """`context({"Dockerfile": …}, name)`: a directory with these files."""
-
-    def make(files: Mapping[str, str | bytes], name: str = "context") -> Path:
-        root = scratch / name
-        for path, text in files.items():
-            target = root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(text if isinstance(text, bytes) else text.encode())
-        subprocess.run(["chmod", "-R", "a+rX", str(root)], check=True)
-        return root
-
-    return make
 
 
 def processes_with(marker: str) -> list[int]:

@@ -1,0 +1,125 @@
+"""Kills at random moments of a parallel build: nothing survives, and the next build is right."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from building import Builder, Context, MakeBuilder, processes_with
+
+SAMPLE, FULL = 8, 200
+STEPS = "\n".join(
+    f"FROM busybox AS s{number}\nRUN echo {number} > /{number}; sleep 0.0{number}1 # @MARK@\nCOPY data /data{number}"
+    for number in range(1, 5)
+)
+DOCKERFILE = f"{STEPS}\nFROM busybox\n" + "\n".join(
+    f"COPY --from=s{number} /{number} /data{number} /all/" for number in range(1, 5)
+)
+
+
+def processes_of(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def wait_until_gone(marker: str) -> None:
+    deadline = time.monotonic() + 20
+    while processes_with(marker):
+        assert time.monotonic() < deadline, f"processes with {marker} survive: {processes_with(marker)}"
+        time.sleep(0.01)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("who", ["supervisor", "worker", "init", "any"])
+def test_kill_at_random_moments(
+    who: str, builder: Builder, make_builder: MakeBuilder, context: Context
+) -> None:
+    seed = int(os.environ.get("ARKWRIGHT_SEED", "1"))
+    rounds = (FULL if os.environ.get("ARKWRIGHT_SOAK") else SAMPLE) // 4
+    chance = random.Random(f"{seed} {who} {builder.identity}")
+    for number in range(rounds):
+        marker = f"mark-{os.getpid()}-{who}-{number}"
+        root = context(
+            {"Dockerfile": DOCKERFILE.replace("@MARK@", marker), "data": marker}, f"kill-{who}-{number}"
+        )
+        process = builder.start("build", "--progress", "quiet", str(root))
+        time.sleep(chance.uniform(0.05, 0.6))
+        victims = below(process.pid) if builder.prefix == [] else below(process.pid)
+        victim = {"supervisor": victims[:1], "worker": victims[1:2], "init": victims[2:3]}.get(
+            who, [chance.choice(victims)]
+        )
+        for pid in victim:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.communicate(timeout=60)
+        wait_until_gone(marker)
+        assert str(builder.store) not in Path("/proc/self/mounts").read_text()
+        again = builder.build(root)
+        assert again.digest == expected(make_builder, root)
+
+
+def below(pid: int) -> list[int]:
+    try:
+        return processes_of(pid)
+    except OSError:
+        return [pid]
+
+
+def expected(make_builder: MakeBuilder, root: Path) -> str:
+    """What an undisturbed build in another store gives."""
+    return make_builder("root", "undisturbed").build(root).digest
+
+
+def test_interrupt_stops_the_steps_and_says_so(builder: Builder, context: Context) -> None:
+    marker = f"interrupt-{os.getpid()}-{builder.identity}"
+    root = context({"Dockerfile": f"FROM busybox\nRUN sleep 600 # {marker}\n"})
+    process = builder.start("build", "--progress", "plain", str(root))
+    deadline = time.monotonic() + 30
+    while not any(is_step(pid) for pid in processes_with(marker)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    wait_until_gone(marker)
+
+
+def is_step(pid: int) -> bool:
+    try:
+        return b"sleep 600" in Path(f"/proc/{pid}/cmdline").read_bytes() and os.readlink(
+            f"/proc/{pid}/exe"
+        ).endswith("busybox")
+    except OSError:
+        return False
+
+
+def test_a_full_disk_is_named_and_the_next_build_works(
+    scratch: Path, make_builder: MakeBuilder, context: Context
+) -> None:
+    disk = scratch / "store-root"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(disk)], check=True)
+    try:
+        builder = make_builder("root")
+        big = context(
+            {"Dockerfile": "FROM busybox\nCOPY big /\nRUN cp /big /again\n", "big": os.urandom(12 << 20)},
+            "big",
+        )
+        done = builder.run("build", "--progress", "plain", str(big), status=1)
+        assert "error[no-space]" in done.err
+        small = context({"Dockerfile": "FROM busybox\nRUN echo fine > /x\n"}, "small")
+        assert builder.build(small).ran != []
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
