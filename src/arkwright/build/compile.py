@@ -19,11 +19,12 @@ from arkwright.oci.platform import host_platform
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What the front end made, with the contexts that its sources name. `epoch` is the time that
-    goes into the image config, in seconds."""
+    goes into the image config, in seconds; `step_env` reaches steps but no key and no config."""
 
     images: tuple[FrontendImage, ...]
     contexts: Contexts
     epoch: int
+    step_env: tuple[str, ...] = ()
 
 
 def compile_request(request: BuildRequest, means: Means) -> Compiled:
@@ -56,7 +57,8 @@ def compile_request(request: BuildRequest, means: Means) -> Compiled:
         epoch=CONSTANT_EPOCH,
     )
     made = load("dockerfile")(bridge, asked)
-    return Compiled(images=made.images, contexts=contexts, epoch=_epoch(request, contexts))
+    proxies = msgspec.json.decode(made.metadata.get("proxy-env", "[]"), type=tuple[str, ...])
+    return Compiled(images=made.images, contexts=contexts, epoch=_epoch(request, contexts), step_env=proxies)
 
 
 def _epoch(request: BuildRequest, contexts: Contexts) -> int:

@@ -51,6 +51,7 @@ class Means:
         self.image_layers = ImageLayers(self.layers, self.images)
         self.scrub = () if scrub == "none" else SCRUB_DEFAULT
         self.tls_verify = inputs.tls_verify
+        self.step_env: tuple[str, ...] = ()
         self._inputs = inputs
         self._session: LocalSession | None = None
         self._lock = threading.Lock()
@@ -157,6 +158,7 @@ class Means:
                     stream=self.stream,
                     cache_mounts_path=os.path.join(self.store.root_path, "cache-mounts"),
                     epoch=CONSTANT_EPOCH,
+                    env=self.step_env,
                 )
             return self._exec_means
 

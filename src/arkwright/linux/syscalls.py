@@ -97,6 +97,15 @@ def _syscall(number: int, *args: int | bytes | None, path: str | None = None) ->
     return _check(int(_libc().syscall(c.c_long(number), *sent)), path)
 
 
+def syncfs(path: str) -> None:
+    """Write everything of the file system that holds `path` to its disk; see syncfs(2)."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc().syncfs(fd), path)
+    finally:
+        os.close(fd)
+
+
 def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     _check(

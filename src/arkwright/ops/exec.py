@@ -40,7 +40,8 @@ class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecMeans(msgspec.Struct, frozen=True):
-    """What the worker offers to exec ops."""
+    """What the worker offers to exec ops. `env` is for every step and enters no key (proxies);
+    what a step sets itself wins."""
 
     trees: Trees
     sandbox: Sandbox
@@ -49,6 +50,7 @@ class ExecMeans(msgspec.Struct, frozen=True):
     stream: EventStream
     cache_mounts_path: str
     epoch: int
+    env: tuple[str, ...] = ()
 
 
 class ExecOperation:
@@ -140,7 +142,8 @@ class ExecOperation:
 
     def _spec(self, plan: MountPlan, means: ExecMeans) -> StepSpec:
         op = self._op
-        env = op.env
+        own = {item.partition("=")[0] for item in op.env}
+        env = (*op.env, *(item for item in means.env if item.partition("=")[0] not in own))
         if not any(item.startswith("SOURCE_DATE_EPOCH=") for item in env):
             env = (*env, f"SOURCE_DATE_EPOCH={means.epoch}")
         return StepSpec(

@@ -17,6 +17,7 @@ import msgspec
 from arkwright.layer.entry import Change
 from arkwright.layer.rooted import Root
 from arkwright.linux import mounts
+from arkwright.linux.syscalls import syncfs
 from arkwright.snapshot.attributes import copy_attributes
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.contents import View, layer_diff, unpack
@@ -38,9 +39,9 @@ class OverlaySnapshotter:
 
     name = "overlay"
 
-    def __init__(self, store: Store, *, sync: Callable[[], None] = os.sync) -> None:
+    def __init__(self, store: Store, *, sync: Callable[[], None] | None = None) -> None:
         self._store = store
-        self._publisher = Publisher(store, sync)
+        self._publisher = Publisher(store, sync or (lambda: syncfs(store.root_path)))
         self._views = SharedTrees(self._mount_view)
 
     def prepare(self, layers: Sequence[str]) -> OverlayActive:
