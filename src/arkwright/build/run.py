@@ -9,6 +9,7 @@ leaves P0.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from arkwright.ops.result import LayeredResult
 from arkwright.ops.source import Pins
 from arkwright.solver.result import Result
 from arkwright.solver.solver import Solver, Totals
+from arkwright.store.space import space_needed
 
 if TYPE_CHECKING:
     from arkwright.linux.worker import Worker
@@ -100,7 +102,10 @@ class _Line:
             with open_means(
                 root_path, self._session, stream, worker=worker, scrub=self._request.scrub
             ) as inside:
-                return msgspec.msgpack.encode(self._solve(inside, worker))
+                # What earlier builds threw away is deleted beside this one, never on its path.
+                threading.Thread(target=inside.store.empty_trash, name="trash", daemon=True).start()
+                with space_needed(root_path, "the build"):
+                    return msgspec.msgpack.encode(self._solve(inside, worker))
 
         means.suspend()
         data = run_in_worker(body, store_root_path=root_path, on_report=means.stream.relay)

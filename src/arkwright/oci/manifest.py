@@ -58,7 +58,7 @@ def parse(data: bytes, media_type: str = "") -> Manifest | Index:
             raise _invalid(f"the document says {probe.media_type}, its sender {media_type}")
         if probe.manifests and probe.config:
             raise _invalid("it has both `manifests` and `config`")
-        is_index = stated in media.INDEXES or (stated not in media.MANIFESTS and probe.manifests is not None)
+        is_index = stated in media.INDEXES or (stated not in media.MANIFESTS and bool(probe.manifests))
         document: Manifest | Index = (
             msgspec.json.decode(data, type=Index) if is_index else msgspec.json.decode(data, type=Manifest)
         )

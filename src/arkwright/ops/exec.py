@@ -162,21 +162,16 @@ class ExecOperation:
         return output
 
     def _failure(
-        self, status: StepStatus, tail: deque[bytes], layers: tuple[str, ...], means: ExecMeans
+        self, status: StepStatus, tail: deque[bytes], layers: tuple[str, ...] | None, means: ExecMeans
     ) -> StepFailed:
         command = " ".join(self._op.args)
-        name = self._digest.partition(":")[2][:12]
-        step = FailedStep(
-            layers=layers, env=self._op.env, cwd=self._op.cwd, user=self._op.user, command=command
-        )
-        means.metadata.put(FAILED_BUCKET, name, msgspec.json.encode(step))
+        shell = None if layers is None else self._remember(layers, command, means.metadata)
         lines = b"".join(tail).decode(errors="replace").splitlines()[-TAIL_LINES:]
         ending = (
             f"was killed by signal {status.signal}"
             if status.signal
             else f"exited with status {status.status}"
         )
-        shell = f"arkwright run --failed-step {name}"
         error = StepFailed.of(
             "step-failed",
             f"the command {ending}" + (": out of memory" if status.oom else ""),
@@ -187,6 +182,14 @@ class ExecOperation:
         )  # fmt: skip
         assert isinstance(error, StepFailed)
         return error
+
+    def _remember(self, layers: tuple[str, ...], command: str, metadata: Metadata) -> str:
+        """Keep what it takes to look at the failed step; the command that does."""
+        name = self._digest.partition(":")[2][:12]
+        op = self._op
+        step = FailedStep(layers=layers, env=op.env, cwd=op.cwd, user=op.user, command=command)
+        metadata.put(FAILED_BUCKET, name, msgspec.json.encode(step))
+        return f"arkwright run --failed-step {name}"
 
 
 def _mount_fields(mount: Mount) -> tuple[str | int, ...]:

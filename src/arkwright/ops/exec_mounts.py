@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from arkwright.diagnostics.errors import Cancelled, UserError
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled, UserError
 from arkwright.graph.ops import ExecOp, Mount
 from arkwright.layer.rooted import Root
 from arkwright.ops.contexts import ContextReader
@@ -51,7 +51,7 @@ class MountPlan:
         self._cancelled = cancelled
         self._stack = ExitStack()
         self._outputs: dict[int, tuple[tuple[str, ...], Active]] = {}
-        self._committed: set[int] = set()
+        self._ended: set[int] = set()
         self.actives: list[Active] = []
         self.below: tuple[str, ...] = ()
         self.mounts: tuple[StepMount, ...] = ()
@@ -84,21 +84,25 @@ class MountPlan:
         results: list[Result] = []
         for index in sorted(self._outputs):
             below, active = self._outputs[index]
+            self._ended.add(id(active))
             layer = active.commit(scrub=scrub)
-            self._committed.add(id(active))
             results.append(LayeredResult((*below, layer.id)))
         return results
 
-    def keep_root(self) -> tuple[str, ...]:
-        """Keep the root tree of a step that failed, for looking at; its layers."""
-        layer = self.actives[0].commit()
-        self._committed.add(id(self.actives[0]))
+    def keep_root(self) -> tuple[str, ...] | None:
+        """Keep the root tree of a step that failed, for looking at; its layers. None when it cannot
+        be kept, for want of space for instance: the step's own failure is what counts."""
+        self._ended.add(id(self.actives[0]))
+        try:
+            layer = self.actives[0].commit()
+        except ArkwrightError:
+            return None
         return (*self.below, layer.id)
 
     def _abort(self) -> None:
         self._stack.close()
         for active in self.actives:
-            if id(active) not in self._committed:
+            if id(active) not in self._ended:
                 active.abort()
 
     def _root_mount(self, mount: Mount) -> None:

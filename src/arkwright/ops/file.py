@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 import msgspec
 
 from arkwright.cache.keys import KeyBuilder
-from arkwright.diagnostics.errors import Cancelled, UserError
+from arkwright.diagnostics.errors import Cancelled, HostUnsupported, UserError
 from arkwright.graph.definition import Vertex
 from arkwright.graph.ops import (
     CopyAction,
@@ -34,6 +35,7 @@ from arkwright.ops.trees import Trees
 from arkwright.sandbox.users import resolve_owner
 from arkwright.solver.result import Key, Result
 from arkwright.sources.expand import expand
+from arkwright.store.space import space_needed
 
 
 class FileOperation:
@@ -116,16 +118,15 @@ class FileOperation:
         trees.ensure(base.layers)
         active = trees.snapshotter.prepare(base.layers)
         try:
-            with Root(active.root) as root:
+            with _explained(active.root), Root(active.root) as root:
                 for action in self._actions:
                     if cancelled.is_set():
                         raise Cancelled.of("cancelled", "the build was cancelled")
                     self._apply(action, root, inputs)
-            layer = active.commit()
         except BaseException:
             active.abort()
             raise
-        return [LayeredResult((*base.layers, layer.id))]
+        return [LayeredResult((*base.layers, active.commit().id))]
 
     def _apply(self, action: FileAction, root: Root, inputs: Sequence[Result]) -> None:
         if isinstance(action, CopyAction):
@@ -173,6 +174,23 @@ class FileOperation:
                     follow=action.follow_symlink,
                     hidden=hidden,
                 )
+
+
+@contextmanager
+def _explained(root_path: str) -> Iterator[None]:
+    """Errors of the operating system in our words."""
+    try:
+        with space_needed(root_path, "copied files"):
+            yield
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EINVAL):
+            raise HostUnsupported.of(
+                "owner-not-mapped", f"cannot give a file its owner or mode: {error.strerror}",
+                hint="give the user more subordinate ids in /etc/subuid and /etc/subgid",
+                details={"probe": f"errno {error.errno}", "fix": "usermod --add-subuids"},
+            ) from error  # fmt: skip
+        place = f" {error.filename!r}" if error.filename else ""
+        raise UserError.of("copy-failed", f"cannot copy{place}: {error.strerror or error}") from error
 
 
 def _pivot(src: str) -> str:

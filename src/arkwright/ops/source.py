@@ -102,10 +102,10 @@ class FileSourceOperation(_SourceOperation):
         active = self._snapshotter().prepare(())
         try:
             self._source.materialise(self._pin(), active.root)
-            return [LayeredResult((active.commit().id,))]
         except BaseException:
             active.abort()
             raise
+        return [LayeredResult((active.commit().id,))]
 
 
 class Pins(msgspec.Struct):
