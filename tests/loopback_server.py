@@ -8,8 +8,9 @@ import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 from arkwright.net.credentials import Credentials
 from arkwright.net.retry import RetryPolicy
@@ -37,6 +38,14 @@ class FakeClock:
         self.now += seconds
 
 
+class Request(NamedTuple):
+    """What was asked, as it came."""
+
+    command: str
+    path: str
+    headers: Message
+
+
 class Exchange(BaseHTTPRequestHandler):
     """One request: what came, and ways to answer it, also badly."""
 
@@ -52,7 +61,7 @@ class Exchange(BaseHTTPRequestHandler):
     def dispatch(self) -> None:
         self.body = b""
         with self.server.lock:
-            self.server.seen.append(self)
+            self.server.seen.append(Request(self.command, self.path, self.headers))
         for fault in list(self.server.faults):
             if fault.takes(self):
                 fault.answer(self)
@@ -122,7 +131,7 @@ class Loopback(ThreadingHTTPServer):
 
     def __init__(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.lock = threading.Lock()
-        self.seen: list[Exchange] = []
+        self.seen: list[Request] = []
         self.sent: list[int] = []
         self.faults: list[Fault] = []
         self.scheme = "http"
@@ -158,7 +167,7 @@ class Loopback(ThreadingHTTPServer):
         """Answer matching requests so, `times` times; earlier faults go first."""
         self.faults.append(Fault(method, pattern, answer, times))
 
-    def requests(self, method: str = "", pattern: str = "") -> list[Exchange]:
+    def requests(self, method: str = "", pattern: str = "") -> list[Request]:
         with self.lock:
             seen = list(self.seen)
         return [one for one in seen if method in ("", one.command) and re.search(pattern, one.path)]

@@ -86,7 +86,7 @@ def test_every_option_reaches_the_request(run, recorded: Recorded, tmp_path: Pat
         "--platform", "linux/amd64,linux/arm64", "-o", "type=oci,dest=x.tar,compression=zstd", "--push", "--load",
         "--no-cache", "--no-cache-filter", "a,b", "--label", "l=1", "--annotation", "manifest:n=2",
         "--network", "none", "--add-host", "db:10.0.0.1", "--ulimit", "nofile=5:6", "--shm-size", "1g", "--pull",
-        "--squash", "--isolation", "crun", "-j3", "--scrub=none", "--tls-verify=false", "--timestamp", "7",
+        "--isolation", "crun", "-j3", "--scrub=none", "--tls-verify=false", "--timestamp", "7",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert recorded.request == BuildRequest(
@@ -111,7 +111,6 @@ def test_every_option_reaches_the_request(run, recorded: Recorded, tmp_path: Pat
         ulimits=(Ulimit("nofile", 5, 6),),
         shm_size=1 << 30,
         pull=True,
-        squash=True,
         isolation="crun",
         jobs=3,
         scrub="none",

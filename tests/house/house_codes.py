@@ -91,9 +91,10 @@ def _tabled(node: ast.AST) -> Iterator[tuple[str, int]]:
         for value in node.values:
             if isinstance(value, ast.Constant):
                 yield from _texts(value, _KEBAB)
-    elif isinstance(node, ast.Assign):
-        if any(isinstance(target, ast.Name) and target.id == "code" for target in node.targets):
-            yield from _texts(node.value, _KEBAB)
+    elif isinstance(node, ast.Assign) and any(
+        isinstance(target, ast.Name) and target.id == "code" for target in node.targets
+    ):
+        yield from _texts(node.value, _KEBAB)
 
 
 def _texts(node: ast.expr, pattern: re.Pattern[str]) -> Iterator[tuple[str, int]]:

@@ -1,23 +1,16 @@
 from __future__ import annotations
 
-import base64
-import json
 import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
-from registry_images import Docker, needs
+from registry_images import PASSWORD, USER, Authority, Docker, Guarded, needs
 
-from arkwright.net.credentials import Credentials
 from arkwright.store.store import Store
 from loopback_server import LoopbackRegistry
-
-USER, PASSWORD = "alice", "correct horse battery"
-
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Iterator[Callable[[str], Store]]:
@@ -50,14 +43,6 @@ def plain_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.host
 
 
-class Authority(msgspec.Struct):
-    """A CA made with openssl, and a server's certificate for 127.0.0.1 and localhost."""
-
-    ca_path: Path
-    certificate_path: Path
-    key_path: Path
-
-
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     needs("openssl")
@@ -74,20 +59,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
             "-out", "server.crt", "-days", "30", "-extfile", "names")  # fmt: skip
     return Authority(at / "ca.crt", at / "server.crt", at / "server.key")
-
-
-class Guarded(msgspec.Struct):
-    """A docker-registry with TLS and basic authentication."""
-
-    host: str
-    certs_path: str
-    authority: Authority
-
-    def credentials(self, tmp_path: Path, password: str = PASSWORD) -> Credentials:
-        auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
-        path = tmp_path / f"auth-{len(password)}.json"
-        path.write_text(json.dumps({"auths": {self.host: {"auth": auth}}}))
-        return Credentials({"REGISTRY_AUTH_FILE": str(path)})
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -19,12 +20,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from arkwright.net.credentials import Credentials
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.manifest import Index, Manifest, encode
 from arkwright.oci.platform import Platform
 
 Put = Callable[[bytes], str]
+USER, PASSWORD = "alice", "correct horse battery"
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 
 
@@ -115,3 +118,25 @@ class Docker:
         self._drain.join()
         assert self._process.stderr is not None
         self._process.stderr.close()
+
+
+class Authority(msgspec.Struct):
+    """A CA made with openssl, and a server's certificate for 127.0.0.1 and localhost."""
+
+    ca_path: Path
+    certificate_path: Path
+    key_path: Path
+
+
+class Guarded(msgspec.Struct):
+    """A docker-registry with TLS and basic authentication."""
+
+    host: str
+    certs_path: str
+    authority: Authority
+
+    def credentials(self, tmp_path: Path, password: str = PASSWORD) -> Credentials:
+        auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
+        path = tmp_path / f"auth-{len(password)}.json"
+        path.write_text(json.dumps({"auths": {self.host: {"auth": auth}}}))
+        return Credentials({"REGISTRY_AUTH_FILE": str(path)})

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PASSWORD, Guarded
-from registry_images import AMD64, ARM64, image, index, needs, noise
+from registry_images import AMD64, ARM64, PASSWORD, Guarded, image, index, needs, noise
 
 from arkwright.diagnostics.errors import RemoteError, UserError
 from arkwright.net.response import Response
@@ -19,6 +18,7 @@ from arkwright.net.tls import TlsContexts
 from arkwright.net.transport import Transport
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.layout import Layout
+from arkwright.oci.manifest import Manifest, parse
 from arkwright.oci.reference import parse_reference
 from arkwright.registry.client import Registry, open_registries
 from arkwright.registry.pull import fetch_blob, pull_image, resolve_image
@@ -145,10 +145,6 @@ def test_blobs_are_mounted_from_another_repository(plain_registry: str, store: S
 
 def test_a_layer_that_is_missing_here_ends_the_push_before_it_begins(plain_registry: str, store: Store) -> None:
     made = image(store.content.write, "missing")
-    layer = Layout  # the layer's digest is read from the manifest
-    del layer
-    from arkwright.oci.manifest import Manifest, parse
-
     document = parse(store.content.read(made.digest))
     assert isinstance(document, Manifest)
     store.content.delete(document.layers[1].digest)

@@ -52,6 +52,7 @@ class Means:
         self.scrub = () if scrub == "none" else SCRUB_DEFAULT
         self.tls_verify = inputs.tls_verify
         self.step_env: tuple[str, ...] = ()
+        self.isolation = "oci"
         self._inputs = inputs
         self._session: LocalSession | None = None
         self._lock = threading.Lock()
@@ -135,10 +136,11 @@ class Means:
     @cached_property
     def sandbox(self) -> RuntimeSandbox:
         """Only in the worker."""
-        from arkwright.sandbox.runtime import RuntimeSandbox
+        from arkwright.sandbox.runtime import RUNTIMES, RuntimeSandbox
 
         assert self.worker is not None, "steps run only in the worker"
-        return RuntimeSandbox(self.worker, notice=self.notice)
+        runtimes = RUNTIMES if self.isolation == "oci" else (self.isolation,)
+        return RuntimeSandbox(self.worker, runtimes=runtimes, notice=self.notice)
 
     @cached_property
     def trees(self) -> Trees:
@@ -171,7 +173,7 @@ class Means:
 
     def tiers(self) -> tuple[str, ...]:
         """The isolation that steps of this build had."""
-        return (self.sandbox.tier,) if "sandbox" in self.__dict__ else ()
+        return tuple(sorted(self._exec_means.tiers)) if self._exec_means else ()
 
 
 @contextmanager

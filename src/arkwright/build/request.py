@@ -17,7 +17,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `context` is a directory path, a URL, a git URL or `-`; `dockerfile` a path, a URL, `-`, or
     empty for the default in the context. `named_contexts` maps NAME (lower-cased, maybe with
-    `::platform`) to what the user wrote. `epoch` is None for "from the git context, else the
+    `::platform`) to what the user wrote. `isolation` is `oci` (the first
+    runtime that works), `crun` or `runc`. `epoch` is None for "from the git context, else the
     constant". `jobs` 0 means one per CPU.
     """
 
@@ -38,8 +39,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 0
     pull: bool = False
-    squash: bool = False
-    isolation: str = ""
+    isolation: str = "oci"
     jobs: int = 0
     scrub: str = "default"
     epoch: int | None = None

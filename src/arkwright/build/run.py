@@ -119,6 +119,7 @@ class _Line:
             means.resolver(self._compiled.contexts, self._pins, self._readers), means.records, means.stream
         )
         means.step_env = self._compiled.step_env
+        means.isolation = self._request.isolation
         with Scheduler(self._request.jobs, worker.cancelled) as scheduler:
             found = self._solver.solve([image.definition for image in self._compiled.images], scheduler)
         results = tuple(_layers(result) for result in found)

@@ -12,6 +12,7 @@ from arkwright.cli.pending import pending_options
 
 PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
 NETWORKS = ("default", "none", "host")
+ISOLATIONS = ("oci", "crun", "runc")
 
 _Decorator = Callable[[Any], Any]
 
@@ -38,8 +39,7 @@ _RESULT: tuple[_Decorator, ...] = (
     _many("--annotation", metavar="[TYPE:]NAME=VALUE", help="Add an annotation to the manifest, or to what TYPE names (index, manifest, …)."),
     click.option("--iidfile", metavar="FILE", help="Write the image's digest to a file."),
     click.option("--metadata-file", metavar="FILE", help="Write what was built to a file, as JSON."),
-    switch("--squash", help="Join the layers of this build into one."),
-    click.option("--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS", envvar="SOURCE_DATE_EPOCH", help="The image's creation time, as steps see it in SOURCE_DATE_EPOCH. [default: the commit of a git context, else 2000-01-01]"),
+    click.option("--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS", envvar="SOURCE_DATE_EPOCH", help="The image's creation time. [default: the commit of a git context, else 2000-01-01]"),
     click.option("--scrub", type=click.Choice(("default", "none")), default="default", help="Drop logs and caches that depend on the clock (dpkg, apt, ldconfig) from layers, or keep them."),
 )  # fmt: skip
 
@@ -55,7 +55,7 @@ _STEPS: tuple[_Decorator, ...] = (
     _many("--add-host", metavar="NAME:ADDRESS", help="Add a line to the steps' /etc/hosts."),
     _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit the steps, such as nofile=1024:4096."),
     click.option("--shm-size", metavar="SIZE", help="Size of the steps' /dev/shm. [default: 64m]"),
-    click.option("--isolation", metavar="TIER", help="Force how steps are isolated, instead of the strongest that this host offers."),
+    click.option("--isolation", type=click.Choice(ISOLATIONS), default="oci", help="How steps are isolated: by an OCI runtime, the first that works or the one named."),
     click.option("-j", "--jobs", type=click.IntRange(0, 4096), default=0, metavar="N", help="Steps that may run at once. [default: one per CPU]"),
 )  # fmt: skip
 

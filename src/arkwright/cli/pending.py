@@ -44,6 +44,7 @@ PENDING = (
     Pending(("--attest",), _RECORDS, None, _OFF),
     Pending(("--provenance",), _RECORDS, "true", _OFF),
     Pending(("--sbom",), _RECORDS, "true", _OFF),
+    Pending(("--squash",), "the image toolbox will fill it", "true", _OFF),
     Pending(("--check",), _CHECKS, "true", _OFF),
     Pending(("--call",), _CHECKS, None, ("build",)),
     Pending(("-m", "--memory"), _LIMITS),

@@ -41,7 +41,7 @@ class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
 
 class ExecMeans(msgspec.Struct, frozen=True):
     """What the worker offers to exec ops. `env` is for every step and enters no key (proxies);
-    what a step sets itself wins."""
+    what a step sets itself wins. `tiers` collects the isolation that steps had."""
 
     trees: Trees
     sandbox: Sandbox
@@ -51,6 +51,7 @@ class ExecMeans(msgspec.Struct, frozen=True):
     cache_mounts_path: str
     epoch: int
     env: tuple[str, ...] = ()
+    tiers: set[str] = msgspec.field(default_factory=set)
 
 
 class ExecOperation:
@@ -136,6 +137,7 @@ class ExecOperation:
             redactor = Redactor(plan.secrets, self._output(means.stream, tail))
             status = means.sandbox.run(spec, plan.root, redactor, cancelled=cancelled)
             redactor.flush()
+            means.tiers.add(status.tier)
             if status.status not in self._op.valid_exit_codes:
                 raise self._failure(status, tail, plan.keep_root(), means)
             return plan.commit(self._scrub)
