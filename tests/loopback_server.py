@@ -108,9 +108,7 @@ class Exchange(BaseHTTPRequestHandler):
 class Fault:
     """An answer for the first `times` requests that it fits."""
 
-    def __init__(
-        self, method: str, pattern: str, answer: Callable[[Exchange], None], times: float
-    ) -> None:
+    def __init__(self, method: str, pattern: str, answer: Callable[[Exchange], None], times: float) -> None:
         self.method, self.pattern, self.answer, self.times = method, re.compile(pattern), answer, times
         self.lock = threading.Lock()
 
@@ -138,9 +136,7 @@ class Loopback(ThreadingHTTPServer):
         super().__init__((host, 0), Exchange)
         if context is not None:
             self.scheme = "https"
-            self.socket = context.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
-            )
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self.server_address[1]
         self.host = f"{host}:{self.port}"
         self.url = f"{self.scheme}://{self.host}"
@@ -161,9 +157,7 @@ class Loopback(ThreadingHTTPServer):
     def respond(self, exchange: Exchange) -> None:
         exchange.reply(404)
 
-    def on(
-        self, method: str, pattern: str, answer: Callable[[Exchange], None], times: float = 1
-    ) -> None:
+    def on(self, method: str, pattern: str, answer: Callable[[Exchange], None], times: float = 1) -> None:
         """Answer matching requests so, `times` times; earlier faults go first."""
         self.faults.append(Fault(method, pattern, answer, times))
 
@@ -279,7 +273,8 @@ def open_access(
     return Access(
         config=config or RegistriesConfig(),
         credentials=credentials or Credentials({"REGISTRY_AUTH_FILE": "/nonexistent", **(env or {})}),
-        transport=transport or Transport(env={}, tls=TlsContexts(tls_directories), limits=Limits(timeout_s=20)),
+        transport=transport
+        or Transport(env={}, tls=TlsContexts(tls_directories), limits=Limits(timeout_s=20)),
         policy=RetryPolicy(attempts=attempts),
         clock=clock or FakeClock(),
         **more,

@@ -131,7 +131,12 @@ def test_manifests_come_back(
     config: Descriptor, blobs: tuple[Descriptor, ...], subject: Descriptor | None, notes: dict[str, str]
 ) -> None:
     made = Manifest(
-        schema_version=2, media_type=media.MANIFEST, config=config, layers=blobs, subject=subject, annotations=notes
+        schema_version=2,
+        media_type=media.MANIFEST,
+        config=config,
+        layers=blobs,
+        subject=subject,
+        annotations=notes,
     )
     assert parse(encode(made)) == made
     assert encode(parse(encode(made))) == encode(made)
@@ -193,7 +198,9 @@ def test_what_is_no_manifest(document: object, media_type: str) -> None:
     assert code(parse, msgspec.json.encode(document), media_type) == "invalid-manifest"
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"schemaVersion":2,"config":"\xff"}', b"<html>"])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"schemaVersion":2,"config":"\xff"}', b"<html>"]
+)
 def test_what_is_no_json(data: bytes) -> None:
     assert code(parse, data) == "invalid-manifest"
 
@@ -251,6 +258,9 @@ def test_the_parts_that_must_be_there_are_written() -> None:
     assert fields["config"] == {} and fields["rootfs"] == {"type": "layers", "diff_ids": []}
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{}", b"\xff", b'{"architecture":1,"os":"b"}', b"[" * 100_000, b'{"os":"a"}'])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"null", b"{}", b"\xff", b'{"architecture":1,"os":"b"}', b"[" * 100_000, b'{"os":"a"}'],
+)
 def test_what_is_no_config(data: bytes) -> None:
     assert code(image_config.parse, data) == "invalid-image-config"

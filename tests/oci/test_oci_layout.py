@@ -28,7 +28,10 @@ def put(layout: Layout, data: bytes) -> str:
 def entry(layout: Layout, text: str, name: str = "", key: str = REF_NAME) -> Descriptor:
     data = text.encode()
     return Descriptor(
-        media_type=media.MANIFEST, digest=put(layout, data), size=len(data), annotations={key: name} if name else {}
+        media_type=media.MANIFEST,
+        digest=put(layout, data),
+        size=len(data),
+        annotations={key: name} if name else {},
     )
 
 
@@ -62,7 +65,8 @@ def test_what_is_no_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "marker", [b"", b"{}", b"[]", b'{"imageLayoutVersion":"2.0.0"}', b"\xff", b" " * 5000, b'{"imageLayoutVersion":7}']
+    "marker",
+    [b"", b"{}", b"[]", b'{"imageLayoutVersion":"2.0.0"}', b"\xff", b" " * 5000, b'{"imageLayoutVersion":7}'],
 )
 def test_bad_markers(layout: Layout, marker: bytes) -> None:
     Path(layout.path, "oci-layout").write_bytes(marker)
@@ -76,7 +80,10 @@ def test_bad_markers(layout: Layout, marker: bytes) -> None:
         (b"{", "invalid-manifest"),
         (b'{"schemaVersion":1,"manifests":[]}', "invalid-manifest"),
         (b" " * (DOCUMENT_LIMIT + 1), "not-an-oci-layout"),
-        (b'{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"sha256:../..","size":1}]}', "invalid-manifest"),
+        (
+            b'{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"sha256:../..","size":1}]}',
+            "invalid-manifest",
+        ),
     ],
 )
 def test_bad_indexes(layout: Layout, data: bytes | None, wanted: str) -> None:

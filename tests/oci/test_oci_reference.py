@@ -109,7 +109,14 @@ def test_the_default_tag() -> None:
 
 @pytest.mark.parametrize(
     ("text", "short"),
-    [("debian", True), ("team/app:1", True), ("localhost/a", False), ("a.b/c", False), ("h:5/a", False), ("docker.io/a", False)],
+    [
+        ("debian", True),
+        ("team/app:1", True),
+        ("localhost/a", False),
+        ("a.b/c", False),
+        ("h:5/a", False),
+        ("docker.io/a", False),
+    ],
 )
 def test_short_names(text: str, short: bool) -> None:
     assert is_short(text) is short

@@ -12,6 +12,7 @@ from registry_images import PASSWORD, USER, Authority, Docker, Guarded, needs
 from arkwright.store.store import Store
 from loopback_server import LoopbackRegistry
 
+
 @pytest.fixture
 def make_store(tmp_path: Path) -> Iterator[Callable[[str], Store]]:
     opened: list[Store] = []

@@ -51,7 +51,9 @@ def layer(seed: str, size: int) -> tuple[bytes, str]:
     return gzip.compress(data, 1, mtime=0), "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def image(put: Put, seed: str, platform: Platform = AMD64, *, layers: int = 2, size: int = 5000) -> Descriptor:
+def image(
+    put: Put, seed: str, platform: Platform = AMD64, *, layers: int = 2, size: int = 5000
+) -> Descriptor:
     """Put an image; its manifest's descriptor."""
     made = [layer(f"{seed}-{number}", size) for number in range(layers)]
     config = msgspec.json.encode({
@@ -98,7 +100,10 @@ class Docker:
 
     def __enter__(self) -> Docker:
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={"OTEL_TRACES_EXPORTER": "none"}
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={"OTEL_TRACES_EXPORTER": "none"},
         )
         said = []
         assert self._process.stderr is not None

@@ -37,7 +37,9 @@ class Recording(Transport):
         super().__init__(env={}, tls=TlsContexts(()))
         self.asked: list[str] = []
 
-    def request(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+    def request(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> Response:
         self.asked.append(f"{method} {url.partition('/v2/')[2].partition('?')[0]}")
         return super().request(method, url, headers=headers, **more)
 
@@ -143,7 +145,9 @@ def test_blobs_are_mounted_from_another_repository(plain_registry: str, store: S
     assert (again.uploaded, again.mounted, again.skipped) == (3, 0, 0)
 
 
-def test_a_layer_that_is_missing_here_ends_the_push_before_it_begins(plain_registry: str, store: Store) -> None:
+def test_a_layer_that_is_missing_here_ends_the_push_before_it_begins(
+    plain_registry: str, store: Store
+) -> None:
     made = image(store.content.write, "missing")
     document = parse(store.content.read(made.digest))
     assert isinstance(document, Manifest)
@@ -165,7 +169,9 @@ def test_large_blobs_in_one_request_or_in_chunks(
     digest = store.content.write(data)
     with open_access() as access:
         registry = Registry(access, access.endpoints(parse_reference(f"{plain_registry}/chunks"))[0])
-        done = push_blob(registry, digest, len(data), lambda: open(tmp_path / "blob", "rb"), chunk_size=chunk_size)
+        done = push_blob(
+            registry, digest, len(data), lambda: open(tmp_path / "blob", "rb"), chunk_size=chunk_size
+        )
         assert done == "uploaded" and registry.has_blob(digest)
         store.content.delete(digest)
         seen: list[int] = []
@@ -242,7 +248,9 @@ def test_what_skopeo_pushed_is_pulled(
     )  # fmt: skip
     there, back = make_store("there"), f"{plain_registry}/{form}:v2"
     with open_access() as access:
-        found = pull_image(parse_reference(f"{plain_registry}/{form}:v1"), there.content, AMD64, access=access)
+        found = pull_image(
+            parse_reference(f"{plain_registry}/{form}:v1"), there.content, AMD64, access=access
+        )
         assert ("docker" in found.media_type) == (form == "v2s2")
         assert push_image(found, parse_reference(back), there.content, access=access).uploaded == 0
     digest = subprocess.run(
@@ -297,7 +305,9 @@ def test_an_unknown_ca_is_not_trusted(guarded_registry: Guarded, store: Store, t
     assert "certs.d" in (caught.value.diagnostics[0].hint or "")
 
 
-def test_tls_verify_false_takes_any_certificate(guarded_registry: Guarded, store: Store, tmp_path: Path) -> None:
+def test_tls_verify_false_takes_any_certificate(
+    guarded_registry: Guarded, store: Store, tmp_path: Path
+) -> None:
     made = image(store.content.write, "loose")
     reference = parse_reference(f"{guarded_registry.host}/loose:v1")
     with open_access(credentials=guarded_registry.credentials(tmp_path), tls_verify=False) as access:

@@ -214,14 +214,17 @@ def test_a_child_whose_size_is_not_that_of_its_index(server: LoopbackRegistry, s
     made = image(server.add_blob, "child")
     server.add_manifest("v1", media.MANIFEST, server.blobs[made.digest])
     with open_access() as access:
-        there, said = [repository(access, server)], Descriptor(media_type=media.MANIFEST, digest=made.digest, size=7)
+        there, said = (
+            [repository(access, server)],
+            Descriptor(media_type=media.MANIFEST, digest=made.digest, size=7),
+        )
         failure("corrupt-manifest", lambda: fetch_manifest(there, made.digest, store.content, said))
 
 
 def test_a_config_without_bounds(server: LoopbackRegistry, store: Store) -> None:
-    data = (
-        b'{"schemaVersion":2,"config":{"mediaType":"%s","size":9999999999,"digest":"%s"},"layers":[]}'
-        % (media.CONFIG.encode(), server.add_blob(b"{}").encode())
+    data = b'{"schemaVersion":2,"config":{"mediaType":"%s","size":9999999999,"digest":"%s"},"layers":[]}' % (
+        media.CONFIG.encode(),
+        server.add_blob(b"{}").encode(),
     )
     server.add_manifest("v1", media.MANIFEST, data)
     with open_access() as access:
@@ -266,7 +269,9 @@ def test_a_server_that_stays_in_trouble(server: LoopbackRegistry, store: Store) 
     assert (error.details["attempts"], error.details["status"]) == (3, 500)
 
 
-@pytest.mark.parametrize(("status", "code"), [(403, "registry-denied"), (404, "registry-not-found"), (400, "registry-error")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "registry-denied"), (404, "registry-not-found"), (400, "registry-error")]
+)
 def test_some_answers_are_final(server: LoopbackRegistry, store: Store, status: int, code: str) -> None:
     wanted = blob(server)
     server.on("GET", "/blobs/", lambda exchange: exchange.reply(status), times=99)
@@ -308,9 +313,7 @@ def test_a_redirection_in_a_circle(server: LoopbackRegistry, store: Store) -> No
 
 def test_a_redirection_without_end(server: LoopbackRegistry, store: Store) -> None:
     wanted = blob(server)
-    server.on(
-        "GET", "/blobs/", lambda exchange: exchange.reply(307, Location=f"{exchange.path}x"), times=99
-    )
+    server.on("GET", "/blobs/", lambda exchange: exchange.reply(307, Location=f"{exchange.path}x"), times=99)
     failure("redirect-refused", lambda: fetch(server, store, wanted))
     assert len(server.requests("GET", "/blobs/")) == 9
 
@@ -457,9 +460,7 @@ def test_a_refused_upload(server: LoopbackRegistry, store: Store) -> None:
     server.on("POST", "/uploads/", lambda exchange: exchange.reply(403, body), times=99)
     with open_access() as access:
         reference = parse_reference(f"{server.host}/app:v1")
-        error = failure(
-            "registry-denied", lambda: push_image(made, reference, store.content, access=access)
-        )
+        error = failure("registry-denied", lambda: push_image(made, reference, store.content, access=access))
     assert error.details["remote_code"] == "DENIED" and "read only" in str(error)
     assert server.requests("PUT", "/manifests/") == []
 

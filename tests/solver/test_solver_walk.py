@@ -13,9 +13,10 @@ from arkwright.cache.records import Records
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, UserError
 from arkwright.diagnostics.spans import SourceFile, Span
 from arkwright.events.stream import EventStream
-from arkwright.events.types import AnyEvent, CacheHit, Failed, Finished, Started
+from arkwright.events.types import AnyEvent, CacheHit, Failed, Finished, Started, Waiting
 from arkwright.graph.definition import Definition, Edge, Vertex, VertexMetadata
 from arkwright.graph.ops import ExecOp
+from arkwright.solver.dedupe import Claims
 from arkwright.solver.result import Key, Operation, Result
 from arkwright.solver.scheduler import Scheduler
 from arkwright.solver.solver import Solver
@@ -168,7 +169,9 @@ def test_independent_steps_overlap(world: World) -> None:
         meeting.wait()
         return "met"
 
-    assert world.solve(world.step("top", world.step("a", body=meet), world.step("b", body=meet))) == ["topmetmet"]
+    assert world.solve(world.step("top", world.step("a", body=meet), world.step("b", body=meet))) == [
+        "topmetmet"
+    ]
 
 
 def test_jobs_bound_the_steps_in_flight(world: World) -> None:
@@ -192,7 +195,9 @@ def test_jobs_bound_the_steps_in_flight(world: World) -> None:
 def test_early_cutoff(world: World) -> None:
     source = "one"
     world.step("source", lazy=True, body=lambda given, _: source)
-    middle = world.step("middle", world.step("source", lazy=True, body=lambda given, _: source), body=lambda *_: "same")
+    middle = world.step(
+        "middle", world.step("source", lazy=True, body=lambda given, _: source), body=lambda *_: "same"
+    )
     top = world.step("top", middle)
     world.solve(top)
     source = "two"
@@ -242,7 +247,9 @@ def test_a_failure_cancels_siblings_and_is_reported_with_its_span(world: World) 
         world.solve(top)
     assert caught.value.code == "broken"
     assert caught.value.diagnostics[0].labels[0].span == span
-    failures = {world.names[event.vertex]: event.cancelled for event in world.events if isinstance(event, Failed)}
+    failures = {
+        world.names[event.vertex]: event.cancelled for event in world.events if isinstance(event, Failed)
+    }
     assert failures == {"slow": True, "bad": False}
     assert not [event for event in world.events if isinstance(event, Finished)]
 
@@ -275,3 +282,62 @@ def test_several_targets_share_their_prefix(world: World) -> None:
     base = world.step("base")
     assert world.solve(world.step("a", base), world.step("b", base)) == ["abase", "bbase"]
     assert sorted(world.ran()) == ["a", "b", "base"]
+
+
+def test_equal_vertices_in_flight_run_once(world: World, tmp_path: Path) -> None:
+    """Two solvers as two builds: one runs the step, the other waits and takes its record."""
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    inside, let_go, awaited = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(given: list[str], cancelled: threading.Event) -> str:
+        inside.set()
+        assert let_go.wait(20)
+        return "made once"
+
+    top = world.step("top", body=slow)
+    contents: list[str] = []
+
+    def build(name: str, on_event: Callable[[AnyEvent], None]) -> None:
+        stream = EventStream(name)
+        stream.subscribe(on_event)
+        solver = Solver(world.table, world.records, stream, name, Claims(str(claims), name))
+        with Scheduler(1) as scheduler:
+            (result,) = solver.solve([world.definition(top)], scheduler)
+        assert isinstance(result, Text)
+        contents.append(result.content)
+
+    def second(event: AnyEvent) -> None:
+        assert not isinstance(event, Started)
+        if isinstance(event, Waiting):
+            assert event.holder == "first"
+            awaited.set()
+
+    one = threading.Thread(target=build, args=("first", lambda event: None))
+    one.start()
+    assert inside.wait(20)
+    other = threading.Thread(target=build, args=("second", second))
+    other.start()
+    assert awaited.wait(20)
+    let_go.set()
+    one.join()
+    other.join()
+    assert contents == ["made once", "made once"]
+    assert list(claims.iterdir()) == []
+
+
+def test_a_failure_is_not_shared(world: World, tmp_path: Path) -> None:
+    claims = Claims(str(tmp_path), "build")
+    runs: list[int] = []
+
+    def fail(given: list[str], cancelled: threading.Event) -> str:
+        runs.append(1)
+        raise UserError.of("broken", "it broke")
+
+    top = world.step("top", body=fail)
+    for _ in range(2):
+        with pytest.raises(UserError), Scheduler(1) as scheduler:
+            Solver(world.table, world.records, EventStream("x"), "x", claims).solve(
+                [world.definition(top)], scheduler
+            )
+    assert len(runs) == 2

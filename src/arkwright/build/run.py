@@ -26,6 +26,7 @@ from arkwright.exporters.base import BuiltImage, ExportReport
 from arkwright.ops.contexts import ContextReader
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.source import Pins
+from arkwright.solver.dedupe import Claims
 from arkwright.solver.result import Result
 from arkwright.solver.solver import Solver, Totals
 from arkwright.store.space import space_needed
@@ -78,7 +79,8 @@ class _Line:
     def cached(self, means: Means) -> bool:
         """Whether every target is in the cache, and no output needs the worker."""
         resolver = means.resolver(self._compiled.contexts, self._pins, self._readers)
-        self._solver = Solver(resolver, means.records, means.stream, means.stream.build)
+        claims = Claims(os.path.join(means.store.root_path, "claims"), means.stream.build)
+        self._solver = Solver(resolver, means.records, means.stream, means.stream.build, claims)
         results: list[tuple[str, ...]] = []
         for image in self._compiled.images:
             found = self._solver.cached(image.definition)

@@ -103,7 +103,7 @@ class Board:
                 self.warnings.append(event)
             case types.Exported():
                 self.exports.append(event)
-            case types.Log():
+            case types.Log() | types.Waiting():
                 pass
 
     def _numbered_step(self, vertex: str) -> Step:

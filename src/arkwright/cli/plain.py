@@ -52,6 +52,11 @@ class PlainProgress:
         match event:
             case types.Started():
                 self._head(self._board.step(event.vertex))
+            case types.Waiting():
+                self._gap()
+                name = escape(self._board.step(event.vertex).name)
+                self._write(f"{name}: waiting for build {event.holder}, which runs the same step")
+                self._gap()
             case types.CacheHit():
                 step = self._board.step(event.vertex)
                 self._head(step)

@@ -39,6 +39,13 @@ class Started(Event, frozen=True, kw_only=True, tag="started"):
     tier: str = ""
 
 
+class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
+    """Another build runs the same vertex, and its result is awaited; `holder` is that build's id."""
+
+    vertex: str
+    holder: str = ""
+
+
 class CacheHit(Event, frozen=True, kw_only=True, tag="cache-hit"):
     """The vertex' result was already there. `origin` says from where (`local`, or a remote's
     name), `recorded_at` when (nanoseconds), `by` which key matched."""
@@ -97,4 +104,4 @@ class Exported(Event, frozen=True, kw_only=True, tag="exported"):
     names: tuple[str, ...] = ()
 
 
-AnyEvent = Declared | Started | CacheHit | Progress | Log | Warning | Finished | Failed | Exported
+AnyEvent = Declared | Waiting | Started | CacheHit | Progress | Log | Warning | Finished | Failed | Exported

@@ -212,7 +212,10 @@ class Transport:
     def _pop_idle(self, origin: Origin) -> Connection | None:
         with self._lock:
             if self._pid != os.getpid():
-                # These sockets are the parent's; a TLS goodbye from here would end its sessions.
+                # The conversations are the parent's. Closing our descriptors says nothing to the
+                # server: Python sends no TLS goodbye.
+                for connection in (one for many in self._idle.values() for one in many):
+                    connection.close()
                 self._idle, self._pid = {}, os.getpid()
             kept = self._idle.get(origin)
             return kept.pop() if kept else None

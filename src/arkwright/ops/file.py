@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from arkwright.graph.ops import (
     RmAction,
     SymlinkAction,
 )
-from arkwright.layer.rooted import Root
+from arkwright.layer.rooted import Root, remove_tree, set_mode
 from arkwright.ops.contexts import ContextReader, ReaderOf, hidden_by, source_matches
 from arkwright.ops.file_copy import Copier
 from arkwright.ops.file_unpack import unpack_archive
@@ -246,7 +245,7 @@ def make_directory(action: MkDirAction, root: Root) -> None:
     with _parent(root, root.resolve(action.path), make=False, owner=owner) as (parent_fd, name):
         os.mkdir(name, 0o700, dir_fd=parent_fd)
         os.chown(name, *(owner or (0, 0)), dir_fd=parent_fd, follow_symlinks=False)
-        os.chmod(name, action.mode, dir_fd=parent_fd)
+        set_mode(parent_fd, name, action.mode)
 
 
 def make_symlink(action: SymlinkAction, root: Root) -> None:
@@ -263,11 +262,7 @@ def remove(action: RmAction, root: Root) -> None:
     for path in paths:
         try:
             with _parent(root, path, make=False, owner=None) as (parent_fd, name):
-                status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    shutil.rmtree(name, dir_fd=parent_fd)
-                else:
-                    os.unlink(name, dir_fd=parent_fd)
+                remove_tree(parent_fd, name)
         except FileNotFoundError as error:
             if not action.allow_not_found:
                 raise UserError.of("path-missing", f"/{path.strip('/')} does not exist") from error

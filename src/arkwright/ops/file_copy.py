@@ -10,22 +10,20 @@ Both sides are walked by directory descriptors and nothing follows a link out of
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from collections.abc import Callable
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.layer.rooted import Root
+from arkwright.layer import attributes
+from arkwright.layer.rooted import DIRECTORY, REGULAR, Root, duplicate, set_mode
 from arkwright.ops.modes import ModeChange
 
 Excluded = Callable[[str, bool], bool]
 
 _CHUNK = 1 << 24
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_HIDDEN_XATTRS = ("trusted.", "system.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
-NODE_XATTR = "user.arkwright.node"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Copier:
@@ -125,8 +123,8 @@ class Copier:
             os.close(parent_fd)
 
     def _copy_top(self, path: str, status: os.stat_result, target: str, hidden: Excluded | None) -> None:
-        source_fd, source_name = self._source.open_parent(path) if path else (os.dup(self._source.fd), ".")
-        dest_fd, dest_name = self._dest.open_parent(target) if target else (os.dup(self._dest.fd), ".")
+        source_fd, source_name = self._source.open_parent(path) if path else (duplicate(self._source.fd), ".")
+        dest_fd, dest_name = self._dest.open_parent(target) if target else (duplicate(self._dest.fd), ".")
         try:
             if stat.S_ISDIR(status.st_mode):
                 self._directory(
@@ -142,18 +140,17 @@ class Copier:
         self, source_fd: int, source_name: str, path: str, relative: str,
         dest_fd: int, dest_name: str, target: str, hidden: Excluded | None, *, top: bool = False,
     ) -> None:  # fmt: skip
-        here_fd = os.open(source_name, _DIRECTORY, dir_fd=source_fd)
+        here_fd = os.open(source_name, DIRECTORY, dir_fd=source_fd)
         try:
             status = os.fstat(here_fd)
             created = self._enter(dest_fd, dest_name, target)
-            there_fd = os.open(dest_name, _DIRECTORY, dir_fd=dest_fd)
+            there_fd = os.open(dest_name, DIRECTORY, dir_fd=dest_fd)
             try:
                 self._children(here_fd, path, relative, there_fd, target, hidden)
-                if created or not top:
-                    _copy_xattrs(here_fd, there_fd)
             finally:
                 os.close(there_fd)
             if created or not top:
+                _copy_xattrs(source_fd, source_name, dest_fd, dest_name)
                 mode = stat.S_IMODE(status.st_mode)
                 self._finish_dir(dest_fd, dest_name, mode, self._owned(status), status.st_mtime_ns)
             else:
@@ -197,7 +194,7 @@ class Copier:
                 self._leaf(here_fd, entry.name, status, there_fd, entry.name, _join(target, entry.name))
 
     def _holds_included(self, fd: int, name: str, path: str, relative: str, hidden: Excluded | None) -> bool:
-        here_fd = os.open(name, _DIRECTORY, dir_fd=fd)
+        here_fd = os.open(name, DIRECTORY, dir_fd=fd)
         try:
             with os.scandir(here_fd) as listing:
                 entries = list(listing)
@@ -232,7 +229,12 @@ class Copier:
         ):
             return
         if stat.S_ISREG(status.st_mode):
-            self._file(source_fd, source_name, status, dest_fd, dest_name)
+            node = self._recorded_node(source_fd, source_name, status)
+            if node is None:
+                self._file(source_fd, source_name, status, dest_fd, dest_name)
+            else:
+                make_node(dest_fd, dest_name, *node)
+                self._finish_special(dest_fd, dest_name, status)
         elif stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(source_name, dir_fd=source_fd), dest_name, dir_fd=dest_fd)
             self._finish_special(dest_fd, dest_name, status, is_link=True)
@@ -266,37 +268,48 @@ class Copier:
     def _file(
         self, source_fd: int, source_name: str, status: os.stat_result, dest_fd: int, dest_name: str
     ) -> None:
-        read_fd = os.open(
-            source_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source_fd
-        )
+        read_fd = os.open(source_name, REGULAR, dir_fd=source_fd)
         try:
-            write_fd = os.open(
-                dest_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dest_fd
-            )
+            if not stat.S_ISREG(os.fstat(read_fd).st_mode):
+                raise OSError(errno.ESTALE, "the file was replaced while it was copied", source_name)
+            write_fd = os.open(dest_name, _CREATE, 0o600, dir_fd=dest_fd)
             try:
                 copy_bytes(read_fd, write_fd)
                 os.fchown(write_fd, *self._owned(status))
+                # After chown, which clears file capabilities.
+                _copy_xattrs(source_fd, source_name, dest_fd, dest_name)
                 mode = stat.S_IMODE(status.st_mode)
                 os.fchmod(write_fd, self._mode(mode, False) if self._mode else mode)
-                _copy_xattrs(read_fd, write_fd)
                 os.utime(write_fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
             finally:
                 os.close(write_fd)
         finally:
             os.close(read_fd)
 
+    def _recorded_node(
+        self, source_fd: int, source_name: str, status: os.stat_result
+    ) -> tuple[int, int] | None:
+        """Mode and number of the device that an empty file of a build's tree stands for."""
+        if status.st_size or not self._keep_owner:
+            return None
+        found = dict(attributes.read_all(source_fd, source_name)).get(attributes.NODE)
+        node = None if found is None else attributes.decode_node(found)
+        if node is None:
+            return None
+        return stat.S_IFCHR if node[0] == "c" else stat.S_IFBLK, os.makedev(*node[1:])
+
     def _finish_special(self, fd: int, name: str, status: os.stat_result, *, is_link: bool = False) -> None:
         uid, gid = self._owned(status)
         os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
         if not is_link:
             mode = stat.S_IMODE(status.st_mode)
-            os.chmod(name, self._mode(mode, False) if self._mode else mode, dir_fd=fd)
+            set_mode(fd, name, self._mode(mode, False) if self._mode else mode)
         os.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
 
     def _finish_dir(
         self, fd: int, name: str, mode: int, owner: tuple[int, int], mtime_ns: int | None
     ) -> None:
-        here_fd = os.open(name, _DIRECTORY, dir_fd=fd)
+        here_fd = os.open(name, DIRECTORY, dir_fd=fd)
         try:
             os.fchown(here_fd, *owner)
             os.fchmod(here_fd, self._mode(mode, True) if self._mode else mode)
@@ -331,25 +344,27 @@ def make_node(fd: int, name: str, mode: int, device: int) -> None:
     if stat.S_ISFIFO(mode):
         os.mkfifo(name, 0o600, dir_fd=fd)
         return
-    try:
-        os.mknod(name, stat.S_IFMT(mode) | 0o600, device, dir_fd=fd)
-    except PermissionError:
-        kind = "c" if stat.S_ISCHR(mode) else "b"
-        record_fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
+    # overlayfs takes character device 0/0 for a deletion.
+    if device or not stat.S_ISCHR(mode):
         try:
-            text = f"{kind}:{os.major(device)}:{os.minor(device)}"
-            os.setxattr(record_fd, NODE_XATTR, text.encode())
-        finally:
-            os.close(record_fd)
+            os.mknod(name, stat.S_IFMT(mode) | 0o600, device, dir_fd=fd)
+            return
+        except PermissionError:
+            pass
+    kind = "c" if stat.S_ISCHR(mode) else "b"
+    record_fd = os.open(name, _CREATE, 0o600, dir_fd=fd)
+    try:
+        record = attributes.encode_node(kind, os.major(device), os.minor(device))
+        os.setxattr(record_fd, attributes.NODE, record)
+    finally:
+        os.close(record_fd)
 
 
-def _copy_xattrs(read_fd: int, write_fd: int) -> None:
-    for name in os.listxattr(read_fd):
-        if name.startswith(_HIDDEN_XATTRS):
-            continue
-        # A file system without them, or a name that this user may not set, loses the attribute.
-        with contextlib.suppress(OSError):
-            os.setxattr(write_fd, name, os.getxattr(read_fd, name))
+def _copy_xattrs(source_fd: int, source_name: str, dest_fd: int, dest_name: str) -> None:
+    """What a layer carries; a file system without attributes loses them."""
+    found = attributes.read_all(source_fd, source_name)
+    if found:
+        attributes.set_all(dest_fd, dest_name, tuple(found))
 
 
 def _join(parent: str, name: str) -> str:

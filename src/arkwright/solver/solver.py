@@ -19,9 +19,10 @@ import msgspec
 from arkwright.cache.records import Record, Records
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Label
 from arkwright.events.stream import EventStream
-from arkwright.events.types import CacheHit, Declared, Failed, Finished, Started
+from arkwright.events.types import CacheHit, Declared, Failed, Finished, Started, Waiting
 from arkwright.graph.definition import Definition, Edge, Vertex, VertexMetadata
 from arkwright.graph.inspect import describe_vertex
+from arkwright.solver.dedupe import Claims
 from arkwright.solver.result import Key, Operation, Resolver, Result
 from arkwright.solver.scheduler import Scheduler
 
@@ -59,8 +60,16 @@ class Solver:
     and then for the rest computes no key twice.
     """
 
-    def __init__(self, resolver: Resolver, records: Records, stream: EventStream, build: str) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        records: Records,
+        stream: EventStream,
+        build: str,
+        claims: Claims | None = None,
+    ) -> None:
         self._resolver = resolver
+        self._claims = claims
         self._records = records
         self._stream = stream
         self._build = build
@@ -181,8 +190,28 @@ class Solver:
         """On a thread: find an equal sibling, else run and record."""
         if scheduler.cancelled.is_set():
             raise Cancelled.of("cancelled", "the build was cancelled")
-        if not state.metadata.ignore_cache and self._adopt_sibling(state, inputs):
+        if state.metadata.ignore_cache:
+            self._run(state, inputs, scheduler)
+        elif not self._adopt_sibling(state, inputs):
+            self._run_once(state, inputs, scheduler)
+
+    def _run_once(self, state: _State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
+        """Run, unless another process is at it: then wait, and take what it recorded."""
+        if self._claims is None or not state.trusted:
+            self._run(state, inputs, scheduler)
             return
+
+        def waiting(holder: str) -> None:
+            self._stream.emit(Waiting(vertex=state.digest, holder=holder))
+
+        with self._claims.hold(_key(state).digest, scheduler.cancelled, waiting):
+            record = self._records.find(_key(state).digest)
+            if record is not None and self._adopt(state, record):
+                self._hit(state, record, "definition")
+            else:
+                self._run(state, inputs, scheduler)
+
+    def _run(self, state: _State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
         self._stream.emit(Started(vertex=state.digest))
         state.results = state.operation.run(inputs, scheduler.cancelled)
         self.totals.run += 1

@@ -174,7 +174,15 @@ class StoreImageSource:
     ) -> PinnedImage:
         descriptor, manifest = chosen or select(root, platform, read, reference)
         config = read(manifest.config)
-        diff_ids = image_config.parse(config).rootfs.diff_ids
+        parsed = image_config.parse(config)
+        if parsed.architecture and (parsed.os, parsed.architecture) != (platform.os, platform.architecture):
+            # Steps would fail later, or the image would be labelled with what it is not.
+            raise UserError.of(
+                "no-matching-platform",
+                f"{reference} has no image for {platform}",
+                hint=f"it is for {parsed.os}/{parsed.architecture}",
+            )
+        diff_ids = parsed.rootfs.diff_ids
         if len(diff_ids) != len(manifest.layers):
             raise UserError.of(
                 "invalid-image-config",

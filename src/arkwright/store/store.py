@@ -9,6 +9,7 @@
     trash/         what waits to be deleted
     history/       journals of builds
     cache-mounts/  directories that steps keep between builds
+    claims/        locks on vertices in flight (see `solver.dedupe`)
 
 One uid owns a store, on a local file system. Any process of this uid may open it at any time; a
 kill at any moment leaves garbage at most.
@@ -31,7 +32,17 @@ from arkwright.store.space import space_needed
 
 __all__ = ["Store", "default_root"]
 
-_DIRECTORIES = ("blobs", "blobs/sha256", "ingest", "layers", "work", "trash", "history", "cache-mounts")
+_DIRECTORIES = (
+    "blobs",
+    "blobs/sha256",
+    "ingest",
+    "layers",
+    "work",
+    "trash",
+    "history",
+    "cache-mounts",
+    "claims",
+)
 
 
 class Store:
