@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from arkwright.net.credentials import Credentials
 from arkwright.net.retry import RetryPolicy
@@ -141,7 +141,7 @@ class Loopback(ThreadingHTTPServer):
         self.host = f"{host}:{self.port}"
         self.url = f"{self.scheme}://{self.host}"
 
-    def __enter__(self) -> Loopback:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
         return self
@@ -242,8 +242,10 @@ class LoopbackRegistry(Loopback):
     def _upload(self, exchange: Exchange, path: str) -> None:
         name = path.rpartition("/")[2]
         if exchange.command == "POST":
-            name = f"u{len(self.uploads)}"
-            self.uploads[name] = bytearray()
+            with self.lock:
+                self._made += 1
+                name = f"upload-{self._made}"
+                self.uploads[name] = bytearray()
             exchange.reply(202, Location=f"{path}{name}")
         elif name not in self.uploads:
             exchange.reply(404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')

@@ -155,7 +155,7 @@ def test_a_full_disk_that_nobody_caught_is_not_called_a_fault(run, monkeypatch) 
     failing(monkeypatch, OSError(errno.ENOSPC, "No space", "/store/x"))
     result = run("images")
     assert result.exit_code == 4
-    assert result.stderr.startswith("error[no-space]: no space left on the device at /store/x\n")
+    assert result.stderr.startswith("error[no-space]: no space left on the file system of /store/x")
 
 
 def test_an_interrupt_exits_with_130(run, monkeypatch) -> None:

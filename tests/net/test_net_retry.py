@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from arkwright.net.retry import RetryPolicy, SystemClock, retry_after_s, retryin
 from loopback_server import FakeClock
 
 
-def error(*, retryable: bool = True, **more: object) -> RemoteError:
+def error(*, retryable: bool = True, **more: Any) -> RemoteError:
     return remote_error(
         "network-interrupted", "broken", method="GET", url="http://a/", retryable=retryable, **more
     )
@@ -23,14 +24,14 @@ def error(*, retryable: bool = True, **more: object) -> RemoteError:
 class Failing:
     """Fails `times` times."""
 
-    def __init__(self, times: int, **more: object) -> None:
+    def __init__(self, times: int, **more: Any) -> None:
         self.left, self.more, self.calls = times, more, 0
 
     def __call__(self) -> str:
         self.calls += 1
         if self.left:
             self.left -= 1
-            raise error(**self.more)  # type: ignore[arg-type]
+            raise error(**self.more)
         return "done"
 
 

@@ -30,7 +30,7 @@ def whole(response: Response) -> bytes:
 def say(body: bytes, status: int = 200, **headers: str) -> Callable[[Exchange], None]:
     def answer(exchange: Exchange) -> None:
         exchange.read_body()
-        exchange.reply(status, body, **headers)
+        exchange.reply(status, body, announce=None, **headers)
 
     return answer
 
@@ -395,7 +395,7 @@ def test_a_tunnel(secure_server: Loopback, server: Loopback) -> None:
 
             thread = threading.Thread(target=back)
             thread.start()
-            while data := exchange.rfile.read1(1 << 16):  # type: ignore[attr-defined]
+            while data := exchange.rfile.read1(1 << 16):
                 far.sendall(data)
             far.shutdown(socket.SHUT_WR)
             thread.join()

@@ -23,10 +23,10 @@ INDEX: dict[str, Any] = {"schemaVersion": 2, "manifests": []}
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 digests = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
-annotations = st.dictionaries(texts, texts, max_size=2)
+labels = st.dictionaries(texts, texts, max_size=2)
 platforms = st.builds(Platform, texts, texts, texts, texts)
 descriptors = st.builds(
-    Descriptor, media_type=texts, digest=digests, size=st.integers(0, 1 << 60), annotations=annotations,
+    Descriptor, media_type=texts, digest=digests, size=st.integers(0, 1 << 60), annotations=labels,
     platform=st.none() | platforms, artifact_type=texts, urls=st.lists(texts, max_size=2).map(tuple),
 )  # fmt: skip
 layers = st.lists(descriptors, max_size=3).map(tuple)
@@ -126,7 +126,7 @@ def test_codecs(media_type: str, codec: str) -> None:
 # Manifests and indexes
 
 
-@given(descriptors, layers, st.none() | descriptors, annotations)
+@given(descriptors, layers, st.none() | descriptors, labels)
 def test_manifests_come_back(
     config: Descriptor, blobs: tuple[Descriptor, ...], subject: Descriptor | None, notes: dict[str, str]
 ) -> None:
@@ -142,7 +142,7 @@ def test_manifests_come_back(
     assert encode(parse(encode(made))) == encode(made)
 
 
-@given(layers, annotations)
+@given(layers, labels)
 def test_indexes_come_back(children: tuple[Descriptor, ...], notes: dict[str, str]) -> None:
     made = Index(schema_version=2, media_type=media.INDEX, manifests=children, annotations=notes)
     assert parse(encode(made)) == made
@@ -208,10 +208,10 @@ def test_what_is_no_json(data: bytes) -> None:
 # Configs
 
 strings = st.lists(texts, max_size=3).map(tuple)
-sets = st.dictionaries(texts, st.just({}), max_size=2)
+sets: st.SearchStrategy[dict[str, dict[str, str]]] = st.dictionaries(texts, st.just({}), max_size=2)
 executions = st.builds(
     Execution, user=texts, exposed_ports=sets, env=strings, entrypoint=st.none() | strings, cmd=st.none() | strings,
-    volumes=sets, working_dir=texts, labels=annotations, stop_signal=texts, args_escaped=st.booleans(), on_build=strings,
+    volumes=sets, working_dir=texts, labels=labels, stop_signal=texts, args_escaped=st.booleans(), on_build=strings,
     shell=strings, healthcheck=st.none() | st.builds(Healthcheck, test=strings, interval=st.integers(0, 1 << 60)),
 )  # fmt: skip
 configs = st.builds(
@@ -229,7 +229,7 @@ def test_configs_come_back(made: ImageConfig) -> None:
 
 
 def test_what_docker_writes_as_null_is_absent() -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "architecture": "amd64", "os": "linux", "author": None, "history": None, "created": "2000-01-01T00:00:00Z",
         "rootfs": {"type": "layers", "diff_ids": None},
         "config": {

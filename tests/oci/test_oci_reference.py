@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from arkwright.diagnostics.errors import UserError
@@ -32,6 +32,8 @@ optional_digests = st.one_of(st.just(""), digests.map("@{}".format))
 @example("index.docker.io/", "debian", ":x", "")
 @example("docker.io/", "a.b/c", "", "")
 def test_every_spelling_comes_back(host: str, path: str, tag: str, digest: str) -> None:
+    # Without a host, a first component with a dot is taken for one.
+    assume(host or "." not in path.partition("/")[0])
     first = parse_reference(host + path + tag + digest)
     assert parse_reference(str(first)) == first
     assert parse_reference(first.familiar()) == first

@@ -49,7 +49,9 @@ def test_wrong_modes(text: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(clauses=st.lists(CLAUSE, min_size=1, max_size=3), mode=st.integers(0, 0o7777), is_dir=st.booleans())
-def test_agrees_with_chmod(clauses: list[str], mode: int, is_dir: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_agrees_with_chmod(
+    clauses: list[str], mode: int, is_dir: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     text = ",".join(clauses)
     path = str(tmp_path_factory.mktemp("mode") / "f")
     if is_dir:
@@ -57,6 +59,8 @@ def test_agrees_with_chmod(clauses: list[str], mode: int, is_dir: bool, tmp_path
     else:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
     os.chmod(path, mode)
-    done = subprocess.run(["sh", "-c", 'umask 0; exec chmod -- "$0" "$1"', text, path], capture_output=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", 'umask 0; exec chmod -- "$0" "$1"', text, path], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert oct(changed(text, mode, is_dir=is_dir)) == oct(os.stat(path).st_mode & 0o7777)

@@ -46,4 +46,6 @@ def test_no_chunking_lets_a_value_through(noise: list[str], value: str) -> None:
 
 @given(st.lists(st.binary(max_size=12), max_size=6))
 def test_output_without_secrets_is_unchanged(chunks: list[bytes]) -> None:
-    assert redact([b"\x01\x02never here\x03"], chunks) == b"".join(chunks).replace(b"\x01\x02never here\x03", b"***")
+    assert redact([b"\x01\x02never here\x03"], chunks) == b"".join(chunks).replace(
+        b"\x01\x02never here\x03", b"***"
+    )

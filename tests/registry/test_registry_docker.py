@@ -161,16 +161,13 @@ def test_a_layer_that_is_missing_here_ends_the_push_before_it_begins(
 
 
 @pytest.mark.parametrize("chunk_size", [0, 1 << 20])
-def test_large_blobs_in_one_request_or_in_chunks(
-    plain_registry: str, store: Store, tmp_path: Path, chunk_size: int
-) -> None:
+def test_large_blobs_in_one_request_or_in_chunks(plain_registry: str, store: Store, chunk_size: int) -> None:
     data = noise(5 << 20, f"chunks {chunk_size}")
-    (tmp_path / "blob").write_bytes(data)
     digest = store.content.write(data)
     with open_access() as access:
         registry = Registry(access, access.endpoints(parse_reference(f"{plain_registry}/chunks"))[0])
         done = push_blob(
-            registry, digest, len(data), lambda: open(tmp_path / "blob", "rb"), chunk_size=chunk_size
+            registry, digest, len(data), lambda: store.content.open(digest), chunk_size=chunk_size
         )
         assert done == "uploaded" and registry.has_blob(digest)
         store.content.delete(digest)
@@ -183,7 +180,8 @@ def test_large_blobs_in_one_request_or_in_chunks(
 
 def test_progress_tells_of_every_blob(plain_registry: str, store: Store) -> None:
     made = image(store.content.write, "progress", size=300_000)
-    lock, last = threading.Lock(), {}
+    lock = threading.Lock()
+    last: dict[str, tuple[int, int]] = {}
 
     def progress(blob: Descriptor, done: int, total: int) -> None:
         with lock:

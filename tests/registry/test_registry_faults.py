@@ -569,12 +569,21 @@ def test_a_blocked_registry_is_not_asked(server: LoopbackRegistry, store: Store)
 def test_nobody_is_there(store: Store) -> None:
     with Loopback() as gone:
         host = gone.host
-    with open_access() as access:
+    clock = FakeClock()
+    with open_access(clock=clock, attempts=4) as access:
         error = failure(
             "registry-unreachable",
             lambda: pull_image(parse_reference(f"{host}/app:v1"), store.content, AMD64, access=access),
         )
     assert error.details["retryable"] is True and error.diagnostics[0].hint
+    assert (error.details["attempts"], len(clock.slept)) == (4, 3)
+
+
+def test_a_registry_that_starts_late(server: LoopbackRegistry, store: Store) -> None:
+    wanted, clock = blob(server), FakeClock()
+    server.on("GET", "^/v2/$", lambda exchange: exchange.reply(503, Retry_After="9"), times=2)
+    fetch(server, store, wanted, clock=clock)
+    assert clock.slept == [9, 9]
 
 
 def test_an_image_without_the_platform(server: LoopbackRegistry, store: Store) -> None:

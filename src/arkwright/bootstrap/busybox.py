@@ -126,16 +126,19 @@ def _package_program() -> bytes:
     apt_get = find_tool("apt-get", "apt")
     dpkg_deb = find_tool("dpkg-deb", "dpkg")
     with tempfile.TemporaryDirectory() as directory:
-        found = subprocess.run(
-            [apt_get, "-q", "download", PACKAGE],
-            cwd=directory,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **proxy_environment()},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        try:
+            found = subprocess.run(
+                [apt_get, "-q", "download", PACKAGE],
+                cwd=directory,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **proxy_environment()},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise _no_busybox((str(error),)) from error
         archives = [name for name in os.listdir(directory) if name.endswith(".deb")]
         if found.returncode or len(archives) != 1:
             raise _no_busybox(tuple((found.stderr or found.stdout).strip().splitlines()[-3:]))

@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 from arkwright.diagnostics.errors import ArkwrightError, Diagnostic, Label, UserError
 from arkwright.diagnostics.spans import Span
-from arkwright.frontends.base import ResolvedImage
+from arkwright.frontends.base import ResolvedImage, context_keys
 from arkwright.graph.definition import Definition
 from arkwright.graph.ops import SourceOp
 from arkwright.layer.rooted import Root
 from arkwright.oci import config as image_config
 from arkwright.oci.platform import Platform
-from arkwright.oci.reference import parse_reference
 from arkwright.sources.base import HostTree, ImageSource, PinnedImage
 
 
@@ -58,11 +57,10 @@ class BuildBridge:
         )
 
     def _source(self, name: str, platform: Platform) -> SourceOp:
-        for spelling in _spellings(name):
-            for key in (f"{spelling}::{platform}", spelling):
-                identifier = self._inputs.get(key.lower())
-                if identifier is not None and not identifier.startswith("local://"):
-                    return SourceOp(identifier=identifier)
+        for key in context_keys(name, platform):
+            identifier = self._inputs.get(key)
+            if identifier is not None and not identifier.startswith("local://"):
+                return SourceOp(identifier=identifier)
         attrs = (("resolve-mode", self._resolve_mode),) if self._resolve_mode != "default" else ()
         return SourceOp(identifier=f"docker-image://{name}", attrs=attrs)
 
@@ -99,12 +97,3 @@ class BuildBridge:
         if tree is None:
             raise UserError.of("unknown-context", f"there is no context {reference}")
         return tree
-
-
-def _spellings(name: str) -> list[str]:
-    """The ways in which a named context may spell an image: as written, familiar, in full."""
-    try:
-        reference = parse_reference(name)
-    except UserError:
-        return [name]
-    return list(dict.fromkeys((name, reference.familiar(), str(reference))))

@@ -19,6 +19,7 @@ from arkwright.sources.ignore import read_ignore_file
 
 MAIN = "context"
 _IMAGE_SCHEMES = ("docker-image://", "oci-layout://")
+_WEB = ("http://", "https://")
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
@@ -83,15 +84,17 @@ class ContextLoader:
             source.materialise(pinned, directory)
             contexts.commit_epoch = commit_epoch(source, pinned)
             return directory
-        if not text.startswith(("http://", "https://")):
+        if not text.startswith(_WEB):
             return None
+        with open(self._download(text), "rb") as file:
+            return self._bytes(file, contexts, _shown(text))
+
+    def _download(self, url: str) -> str:
         source = self._file_source("https")
-        pinned = source.pin(SourceOp(identifier=text))
+        pinned = source.pin(SourceOp(identifier=url))
         directory = self._fresh()
         source.materialise(pinned, directory)
-        name = os.listdir(directory)[0]
-        with open(os.path.join(directory, name), "rb") as file:
-            return self._bytes(file, contexts, text)
+        return os.path.join(directory, os.listdir(directory)[0])
 
     def _standard_input(self, contexts: Contexts, stream: BinaryIO) -> str:
         spool_path = os.path.join(self._fresh(), "stdin")
@@ -118,10 +121,13 @@ class ContextLoader:
 
     def _read_dockerfile(self, request: BuildRequest, root: str, contexts: Contexts) -> None:
         if request.dockerfile == "-":
-            contexts.dockerfile, contexts.dockerfile_path = (
-                _text(sys.stdin.buffer.read(), "<stdin>"),
-                "<stdin>",
-            )
+            contexts.dockerfile = _text(sys.stdin.buffer.read(), "<stdin>")
+            contexts.dockerfile_path = "<stdin>"
+            return
+        if request.dockerfile.startswith(_WEB):
+            shown = _shown(request.dockerfile)
+            with open(self._download(request.dockerfile), "rb") as file:
+                contexts.dockerfile, contexts.dockerfile_path = _text(file.read(), shown), shown
             return
         path = self._dockerfile_path(request, root)
         try:
@@ -170,6 +176,12 @@ class ContextLoader:
         path = os.path.join(self._scratch(), f"context-{self._count}")
         os.makedirs(path, mode=0o700)
         return path
+
+
+def _shown(url: str) -> str:
+    from arkwright.net.redact import redact_url
+
+    return redact_url(url)
 
 
 def _text(data: bytes, name: str) -> str:

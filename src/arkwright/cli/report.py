@@ -11,7 +11,7 @@ from contextlib import suppress
 import click
 
 from arkwright.cli.invocation import Invocation, debugging, wants_color
-from arkwright.diagnostics.errors import ArkwrightError, HostUnsupported, UsageError
+from arkwright.diagnostics.errors import ArkwrightError, UsageError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -47,11 +47,9 @@ def _known(error: BaseException) -> ArkwrightError:
     if isinstance(error, click.ClickException):
         return _usage(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HostUnsupported.of(
-            "no-space",
-            f"no space left on the device{f' at {error.filename}' if error.filename else ''}",
-            hint="free some space, or choose another store with --root",
-        )
+        from arkwright.store.space import no_space
+
+        return no_space(str(error.filename or "the store"), "a file")
     return internal_error(error)
 
 

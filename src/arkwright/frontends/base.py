@@ -6,12 +6,13 @@ from typing import Protocol
 
 import msgspec
 
-from arkwright.diagnostics.errors import Diagnostic
+from arkwright.diagnostics.errors import Diagnostic, UserError
 from arkwright.diagnostics.spans import Span
 from arkwright.graph.definition import Definition
 from arkwright.graph.ops import Ulimit
 from arkwright.oci.config import ImageConfig
 from arkwright.oci.platform import Platform
+from arkwright.oci.reference import parse_reference
 
 
 class ResolvedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,21 @@ class ResolvedImage(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     digest: str
     config: ImageConfig
+
+
+def context_keys(name: str, platform: Platform) -> list[str]:
+    """The keys of `Bridge.inputs` that may stand for an image, stage or context of this name: for
+    the platform and for all, as written and in the spellings that an image of the name has."""
+    spellings = [name]
+    try:
+        reference = parse_reference(name)
+    except UserError:
+        pass
+    else:
+        for full in (reference.familiar(), str(reference)):
+            spellings += [full, full.removesuffix(":latest")]
+    lowered = dict.fromkeys(spelling.lower() for spelling in spellings)
+    return [key for spelling in lowered for key in (f"{spelling}::{platform}", spelling)]
 
 
 class Bridge(Protocol):

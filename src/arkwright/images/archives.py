@@ -19,7 +19,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.images.destination import not_writable, open_destination
-from arkwright.images.graph import closure, manifests
+from arkwright.images.graph import closure, runnable
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.tar_write import write_tar
 from arkwright.oci import manifest as image_manifest
@@ -151,7 +151,7 @@ def _blob_name(blob: Descriptor) -> str:
 
 
 def _docker_image(content: ContentStore, root: Descriptor, names: tuple[str, ...]) -> DockerImage:
-    found = manifests(content, root)
+    found = runnable(content, root)
     if len(found) != 1:
         raise UserError.of(
             "docker-archive-platforms",

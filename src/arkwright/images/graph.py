@@ -28,11 +28,21 @@ def manifests(content: ContentStore, root: Descriptor) -> list[tuple[Descriptor,
 
     Raises `UserError` `missing-blob` when the root itself is not there, `invalid-manifest`.
     """
-    return list(_manifests(content, root, _DEPTH))
+    return list(_manifests(content, root, {}, _DEPTH))
 
 
-def _manifests(content: ContentStore, root: Descriptor, depth: int) -> Iterator[tuple[Descriptor, Manifest]]:
+def _manifests(
+    content: ContentStore, root: Descriptor, known: dict[str, Manifest | None], depth: int
+) -> Iterator[tuple[Descriptor, Manifest]]:
+    """`known` keeps documents by digest, None for indexes: an index that names another a thousand
+    times, which does the same, must not cost a million."""
+    if root.digest in known:
+        manifest = known[root.digest]
+        if manifest is not None:
+            yield root, manifest
+        return
     document = read_document(content, root)
+    known[root.digest] = document if isinstance(document, Manifest) else None
     if isinstance(document, Manifest):
         yield root, document
         return
@@ -40,42 +50,57 @@ def _manifests(content: ContentStore, root: Descriptor, depth: int) -> Iterator[
         raise UserError.of("invalid-manifest", f"{root.digest}: indexes are nested too deeply")
     for child in document.manifests:
         if child.media_type in MANIFESTS | INDEXES and content.has(child.digest):
-            yield from _manifests(content, child, depth - 1)
+            yield from _manifests(content, child, known, depth - 1)
+
+
+def runnable(content: ContentStore, root: Descriptor) -> list[tuple[Descriptor, Manifest]]:
+    """The manifests that are images: an index also names attestations, of platform unknown.
+
+    Raises as `manifests`.
+    """
+    found = manifests(content, root)
+    return [item for item in found if platform_of_manifest(content, *item) is not None] or found
 
 
 def closure(content: ContentStore, root: Descriptor) -> list[Descriptor]:
     """Every blob of the image once: documents before what they name. Children of a sparse index
     are left out.
 
-    Raises `UserError` `missing-blob` naming a blob that an image which is there needs.
+    Raises `UserError` `missing-blob` naming a blob that an image which is there needs,
+    `corrupt-blob` when a descriptor states another size, `invalid-manifest`.
     """
     found: dict[str, Descriptor] = {}
-    _collect(content, root, found, _DEPTH)
-    for descriptor in found.values():
-        if descriptor.size != content.size(descriptor.digest):
-            raise UserError.of(
-                "corrupt-blob",
-                f"blob {descriptor.digest} has {content.size(descriptor.digest)} bytes, its "
-                f"descriptor says {descriptor.size}",
-            )
+    _collect(content, root, found, set(), _DEPTH)
     return list(found.values())
 
 
-def _collect(content: ContentStore, root: Descriptor, found: dict[str, Descriptor], depth: int) -> None:
-    if root.digest in found:
+def _collect(
+    content: ContentStore, root: Descriptor, found: dict[str, Descriptor], read: set[str], depth: int
+) -> None:
+    _add(content, root, found)
+    if root.digest in read:
         return
-    found[root.digest] = root
+    read.add(root.digest)
     document = read_document(content, root)
     if isinstance(document, Manifest):
         for descriptor in (document.config, *document.layers):
-            found.setdefault(descriptor.digest, descriptor)
+            _add(content, descriptor, found)
         return
     for child in document.manifests if depth else ():
         if content.has(child.digest):
             if child.media_type in MANIFESTS | INDEXES:
-                _collect(content, child, found, depth - 1)
+                _collect(content, child, found, read, depth - 1)
             else:
-                found.setdefault(child.digest, child)
+                _add(content, child, found)
+
+
+def _add(content: ContentStore, blob: Descriptor, found: dict[str, Descriptor]) -> None:
+    size = found[blob.digest].size if blob.digest in found else content.size(blob.digest)
+    if blob.size != size:
+        raise UserError.of(
+            "corrupt-blob", f"blob {blob.digest} has {size} bytes, its descriptor says {blob.size}"
+        )
+    found.setdefault(blob.digest, blob)
 
 
 def select_platform(content: ContentStore, root: Descriptor, want: Platform) -> tuple[Descriptor, Manifest]:
@@ -106,6 +131,6 @@ def platform_of_manifest(
         return None if descriptor.platform.os == "unknown" else descriptor.platform
     try:
         fields = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return platform_of(fields) if isinstance(fields, dict) and fields.get("architecture") else None

@@ -8,7 +8,9 @@ names are garbage for the store's clean-up.
 
 from __future__ import annotations
 
+import os
 import posixpath
+import stat
 from typing import BinaryIO
 
 import msgspec
@@ -16,8 +18,9 @@ import msgspec
 from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.images.archives import IMAGE_NAME
 from arkwright.images.graph import closure, manifests
+from arkwright.layer import faults
 from arkwright.layer.codec import decompress
-from arkwright.layer.tar_read import read_tar
+from arkwright.layer.tar_read import DEFAULT_LIMITS, read_tar
 from arkwright.oci import config as image_config
 from arkwright.oci import descriptor as media
 from arkwright.oci import manifest as image_manifest
@@ -57,13 +60,14 @@ def load_archive(store: Store, stream: BinaryIO) -> list[LoadedImage]:
     """
     with decompress(stream, "auto") as tar:
         files = _read_files(store.content, tar)
-    docker = files.documents.get("manifest.json")
-    if docker is not None and _is_docker_list(docker):
-        return _load_docker(store, files, docker)
-    index = files.documents.get("index.json")
-    if index is None:
+    docker, index = files.documents.get("manifest.json"), files.documents.get("index.json")
+    is_docker = docker is not None and _is_docker_list(docker)
+    # With both, the layout tells more: a docker list knows no manifests, whose digest is the image's.
+    if index is not None and ("oci-layout" in files.documents or not is_docker):
+        return _publish(store, _index(index))
+    if docker is None or not is_docker:
         raise _not_an_archive("it has neither index.json nor manifest.json")
-    return _publish(store, _index(index))
+    return _load_docker(store, files, docker)
 
 
 def load_layout(store: Store, path: str, selector: str = "") -> list[LoadedImage]:
@@ -73,8 +77,9 @@ def load_layout(store: Store, path: str, selector: str = "") -> list[LoadedImage
     """
     layout = Layout.open(path)
     entries = (layout.find(selector),) if selector else layout.index().manifests
+    copied: set[str] = set()
     for entry in entries:
-        _copy_graph(store.content, layout, entry, depth=4)
+        _copy_graph(store.content, layout, entry, copied, depth=4)
     return _publish(store, Index(schema_version=2, manifests=entries))
 
 
@@ -182,7 +187,12 @@ def _entry_name(entry: Descriptor) -> str:
     return ""
 
 
-def _copy_graph(content: ContentStore, layout: Layout, root: Descriptor, *, depth: int) -> None:
+def _copy_graph(
+    content: ContentStore, layout: Layout, root: Descriptor, copied: set[str], *, depth: int
+) -> None:
+    if root.digest in copied:
+        return
+    copied.add(root.digest)
     if root.media_type not in media.MANIFESTS | media.INDEXES:
         _copy_blob(content, layout, root)
         return
@@ -192,27 +202,30 @@ def _copy_graph(content: ContentStore, layout: Layout, root: Descriptor, *, dept
             _copy_blob(content, layout, descriptor)
     elif depth:
         for child in document.manifests:
-            if _readable(layout, child):
-                _copy_graph(content, layout, child, depth=depth - 1)
+            if os.path.lexists(layout.blob_path(child.digest)):
+                _copy_graph(content, layout, child, copied, depth=depth - 1)
     _copy_blob(content, layout, root)
 
 
 def _copy_blob(content: ContentStore, layout: Layout, descriptor: Descriptor) -> None:
     if content.has(descriptor.digest):
         return
-    try:
-        with open(layout.blob_path(descriptor.digest), "rb") as source:
-            _ingest(content, source, descriptor.digest, descriptor.size)
-    except FileNotFoundError as error:
-        raise UserError.of("missing-blob", f"{layout.path} has no blob {descriptor.digest}") from error
+    with _open_blob(layout, descriptor.digest) as source:
+        _ingest(content, source, descriptor.digest, descriptor.size)
 
 
-def _readable(layout: Layout, descriptor: Descriptor) -> bool:
+def _open_blob(layout: Layout, digest: str) -> BinaryIO:
     try:
-        with open(layout.blob_path(descriptor.digest), "rb"):
-            return True
-    except FileNotFoundError:
-        return False
+        # A FIFO among the blobs would block an ordinary open.
+        fd = os.open(layout.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise UserError.of(
+            "missing-blob", f"{layout.path} has no readable blob {digest}: {error.strerror}"
+        ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UserError.of("missing-blob", f"{layout.path}: blob {digest} is not a regular file")
+    return open(fd, "rb")
 
 
 # --- Docker ------------------------------------------------------------------------------------
@@ -228,15 +241,19 @@ def _load_docker(store: Store, files: _Files, data: bytes) -> list[LoadedImage]:
     except msgspec.MsgspecError as error:
         raise _not_an_archive(f"manifest.json: {error}") from error
     found = []
+    layers: dict[str, tuple[str, Descriptor]] = {}
     for entry in entries:
         names = [str(parse_reference(tag)) for tag in entry.repo_tags or ()]
-        found.append((_docker_manifest(store.content, files, entry), names))
+        found.append((_docker_manifest(store.content, files, entry, layers), names))
     return _name(store, found)
 
 
-def _docker_manifest(content: ContentStore, files: _Files, entry: _DockerEntry) -> Descriptor:
+def _docker_manifest(
+    content: ContentStore, files: _Files, entry: _DockerEntry, known: dict[str, tuple[str, Descriptor]]
+) -> Descriptor:
     """An OCI manifest for an image of a docker archive, whose layers are checked against the
-    config's diffIDs: a docker archive says nothing else about them."""
+    config's diffIDs: a docker archive says nothing else about them. `known` are layers by the
+    digest of their file."""
     config_digest = files.digest(entry.config)
     config = image_config.parse(content.read(config_digest, limit=DOCUMENT_LIMIT))
     if len(config.rootfs.diff_ids) != len(entry.layers):
@@ -245,7 +262,7 @@ def _docker_manifest(content: ContentStore, files: _Files, entry: _DockerEntry) 
             f"{entry.config} names {len(config.rootfs.diff_ids)} layers, manifest.json {len(entry.layers)}",
         )
     layers = tuple(
-        _docker_layer(content, files.digest(name), diff_id, name)
+        _docker_layer(content, files.digest(name), diff_id, name, known)
         for name, diff_id in zip(entry.layers, config.rootfs.diff_ids, strict=True)
     )
     manifest = Manifest(
@@ -258,30 +275,52 @@ def _docker_manifest(content: ContentStore, files: _Files, entry: _DockerEntry) 
     return Descriptor(media_type=media.MANIFEST, digest=content.write(encoded), size=len(encoded))
 
 
-def _docker_layer(content: ContentStore, digest: str, diff_id: str, name: str) -> Descriptor:
-    import hashlib
-
-    with content.open(digest) as blob:
-        media_type = _layer_type(blob.read(4))
-        blob.seek(0)
-        hasher = hashlib.sha256()
-        with decompress(blob, "auto") as tar:
-            while chunk := tar.read(_COPY_SIZE):
-                hasher.update(chunk)
-    found = f"sha256:{hasher.hexdigest()}"
+def _docker_layer(
+    content: ContentStore, digest: str, diff_id: str, name: str, known: dict[str, tuple[str, Descriptor]]
+) -> Descriptor:
+    if digest not in known:
+        known[digest] = _measured_layer(content, digest)
+    found, layer = known[digest]
     if found != diff_id:
         raise UserError.of(
             "layer-mismatch",
             f"layer {name} has the diffID {found}, the image's config says {diff_id}",
             hint="the archive is damaged or was altered; save it again",
         )
-    return Descriptor(media_type=media_type, digest=digest, size=content.size(digest))
+    return layer
+
+
+def _measured_layer(content: ContentStore, digest: str) -> tuple[str, Descriptor]:
+    """The diffID and the descriptor of a layer; one in a compression that OCI layers do not have
+    is kept without."""
+    import hashlib
+
+    hasher = hashlib.sha256()
+    length = 0
+    with content.open(digest) as blob, content.ingest() as plain:
+        media_type = _layer_type(blob.read(6))
+        blob.seek(0)
+        with decompress(blob, "auto") as tar:
+            while chunk := tar.read(_COPY_SIZE):
+                length += len(chunk)
+                if length > DEFAULT_LIMITS.max_bytes:
+                    raise faults.too_large(f"a layer of more than {DEFAULT_LIMITS.max_bytes} bytes")
+                hasher.update(chunk)
+                if not media_type:
+                    plain.write(chunk)
+        if not media_type:
+            digest, media_type = plain.commit(), media.LAYER_TAR
+    layer = Descriptor(media_type=media_type, digest=digest, size=content.size(digest))
+    return f"sha256:{hasher.hexdigest()}", layer
 
 
 def _layer_type(magic: bytes) -> str:
+    """The media type of a layer by its first bytes; empty for bzip2 and xz."""
     if magic[:2] == b"\x1f\x8b":
         return media.LAYER_GZIP
-    return media.LAYER_ZSTD if magic == b"\x28\xb5\x2f\xfd" else media.LAYER_TAR
+    if magic[:3] == b"BZh" or magic == b"\xfd7zXZ\0":
+        return ""
+    return media.LAYER_ZSTD if magic[:4] == b"\x28\xb5\x2f\xfd" else media.LAYER_TAR
 
 
 def _not_an_archive(why: str) -> ArkwrightError:

@@ -71,7 +71,7 @@ def remove(store: Store, text: str) -> list[str]:
     """Forget a name, or, for a digest, every name of the image; returns the names.
 
     The content stays until a clean-up finds that nothing needs it.
-    Raises `UserError` `unknown-image`.
+    Raises `UserError` `unknown-image`, also for an image that no name stands for.
     """
     found = find(store, text)
     named_here = bool(found.name) and not _is_digest_spelling(text, found)
@@ -79,6 +79,12 @@ def remove(store: Store, text: str) -> list[str]:
         gone = [found.name]
     else:
         gone = [name for name, root in store.names.list() if root.digest == found.digest]
+    if not gone:
+        raise UserError.of(
+            "unknown-image",
+            f"no name stands for {found.digest}, so there is none to remove",
+            hint="a clean-up deletes it, unless it is a part of an image with a name",
+        )
     for name in gone:
         store.names.remove(name)
     return gone
@@ -87,12 +93,13 @@ def remove(store: Store, text: str) -> list[str]:
 def inspect(store: Store, text: str, platform: Platform | None = None) -> ImageDetails:
     """Everything of one image, for one platform (default: the host's, else the first).
 
-    Raises `UserError` `unknown-image`, `no-matching-platform`, `missing-blob`.
+    Raises `UserError` `unknown-image`, `no-matching-platform`, `missing-blob`,
+    `invalid-image-config`.
     """
     found = find(store, text)
     content = store.content
     descriptor, manifest = _choose(content, found.descriptor, platform)
-    config = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
+    config = _config(content, manifest)
     root_document = msgspec.json.decode(content.read(found.digest, limit=DOCUMENT_LIMIT))
     is_index = descriptor.digest != found.digest
     return ImageDetails(
@@ -107,6 +114,19 @@ def inspect(store: Store, text: str, platform: Platform | None = None) -> ImageD
         manifest=msgspec.json.decode(content.read(descriptor.digest, limit=DOCUMENT_LIMIT)),
         index=root_document if is_index else None,
     )
+
+
+def _config(content: ContentStore, manifest: Manifest) -> dict[str, Any]:
+    """The config as it is, of whatever kind: `oci.config` would take an image's fields only."""
+    try:
+        fields = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError.of(
+            "invalid-image-config", f"config {manifest.config.digest} is not JSON: {error}"
+        ) from error
+    if not isinstance(fields, dict):
+        raise UserError.of("invalid-image-config", f"config {manifest.config.digest} is not a JSON object")
+    return fields
 
 
 def _choose(
@@ -135,16 +155,16 @@ def _size(manifest: Manifest) -> int:
 def _summary(content: ContentStore, name: str, root: Descriptor) -> LocalImage:
     try:
         _, manifest = _choose(content, root, None)
-        config = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
+        config = _config(content, manifest)
         platforms = _platforms(content, root)
-    except (ArkwrightError, msgspec.DecodeError):
+    except ArkwrightError:
         return LocalImage(name=name, digest=root.digest)
     return LocalImage(
         name=name,
         digest=root.digest,
         config_digest=manifest.config.digest,
         size=_size(manifest),
-        created=str(config.get("created") or "") if isinstance(config, dict) else "",
+        created=str(config.get("created") or ""),
         platforms=platforms,
     )
 

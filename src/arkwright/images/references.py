@@ -114,21 +114,28 @@ def _named(store: Store, match: Callable[[str], bool]) -> dict[str, FoundImage]:
                 descriptor.digest,
                 FoundImage(descriptor=descriptor, name=name if descriptor.digest == root.digest else ""),
             )
-            break
     return found
 
 
 def _within(content: ContentStore, root: Descriptor, match: Callable[[str], bool]) -> list[Descriptor]:
-    """The root, or manifests below it, whose digest or config's digest matches."""
+    """The root, or manifests below it, whose digest or config's digest matches. A damaged image
+    matches by its own digest only: it must not hide the others."""
     if match(root.digest):
         return [root]
-    if not content.has(root.digest):
+    try:
+        found = manifests(content, root)
+    except ArkwrightError:
         return []
     return [
-        descriptor
-        for descriptor, manifest in manifests(content, root)
+        _plain(descriptor)
+        for descriptor, manifest in found
         if match(descriptor.digest) or match(manifest.config.digest)
     ]
+
+
+def _plain(descriptor: Descriptor) -> Descriptor:
+    """Without what an index says of it, which is no part of the image."""
+    return Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
 
 
 def describe(content: ContentStore, digest: str) -> Descriptor | None:
@@ -165,12 +172,17 @@ def _documents(content: ContentStore) -> Iterator[Descriptor]:
 
 
 def _unknown(store: Store, text: str) -> FoundImage:
-    familiar = {parse_reference(name).familiar() for name, _ in store.names.list()}
-    near = nearest(text, sorted(familiar | {name.partition(":")[0] for name in familiar}))
+    # By each spelling, with and without its tag, the name that it would have been.
+    spelled: dict[str, str] = {}
+    for name, _ in store.names.list():
+        reference = parse_reference(name)
+        spelled[reference.familiar()] = reference.familiar()
+        spelled.setdefault(Reference(reference.domain, reference.path).familiar(), reference.familiar())
+    near = nearest(text, sorted(spelled))
     raise UserError.of(
         "unknown-image",
         f"the local store has no image {text}",
-        hint=f"did you mean {near}?"
+        hint=f"did you mean {spelled[near]}?"
         if near
         else "`arkwright images` lists them, `arkwright pull` fetches one",
     )

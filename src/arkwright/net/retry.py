@@ -106,19 +106,21 @@ def retrying(policy: RetryPolicy, clock: Clock, call: Callable[[], T]) -> T:
     """Call until it succeeds, fails for good, or the policy gives up.
 
     A `RemoteError` is retried if its `retryable` detail is true; `retry_after_s` there is obeyed.
-    The error that escapes says in `attempts` how often it was tried.
+    The error that escapes says in `attempts` how often it was tried, and with `exhausted` keeps
+    retries around these from multiplying them.
     """
     attempt = 1
     while True:
         try:
             return call()
         except RemoteError as error:
-            error.details["attempts"] = attempt
+            error.details["attempts"] = max(attempt, error.details.get("attempts", 1))
             wait_s = None
-            if error.details.get("retryable"):
+            if error.details.get("retryable") and not error.details.get("exhausted"):
                 after_s = error.details.get("retry_after_s")
                 wait_s = policy.delay_s(attempt, after_s, random.random())  # noqa: S311
             if wait_s is None:
+                error.details["exhausted"] = True
                 raise
             clock.sleep(wait_s)
             attempt += 1

@@ -94,18 +94,29 @@ def source_matches(root: Root, action: CopyAction, matcher: Matcher | None) -> l
     """The paths in a source tree that a copy action names, in the order of a walk.
 
     A wildcard may match nothing; a literal path must exist and not be ignored. Raises `UserError`
-    `copy-source-missing` with the nearest name, or the ignore rule that hides the path.
+    `copy-source-missing` with the nearest name, or the ignore rule that hides the path, and
+    `unreadable-path`.
     """
     pattern = action.src.replace("/./", "/") if action.parents else action.src
-    if action.allow_wildcard and has_wildcard(pattern):
-        found = expand(root, pattern, matcher, globstar=action.parents)
-        if not found and not action.allow_empty_wildcard:
-            raise _missing(root, pattern, matcher)
-        return found
-    path = posixpath.normpath("/" + pattern).lstrip("/")
-    if root.lstat(root.resolve(path)) is None or (matcher is not None and not shown(root, path, matcher)):
-        raise _missing(root, path, matcher)
-    return [path]
+    try:
+        if action.allow_wildcard and has_wildcard(pattern):
+            found = expand(root, pattern, matcher, globstar=action.parents)
+            if not found and not action.allow_empty_wildcard:
+                raise _missing(root, pattern, matcher)
+            return found
+        path = posixpath.normpath("/" + pattern).lstrip("/")
+        there = root.lstat(root.resolve(path)) is not None
+        if not there or (matcher is not None and not shown(root, path, matcher)):
+            raise _missing(root, path, matcher)
+        return [path]
+    except OSError as error:
+        raise UserError.of(
+            "unreadable-path", f"cannot read {pattern}: {error.strerror}", hint=_readable_hint(error)
+        ) from error
+
+
+def _readable_hint(error: OSError) -> str | None:
+    return "let the user who builds read it" if isinstance(error, PermissionError) else None
 
 
 def hidden_by(patterns: tuple[str, ...]) -> Excluded | None:

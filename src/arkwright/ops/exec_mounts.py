@@ -14,6 +14,7 @@ from arkwright.diagnostics.errors import ArkwrightError, Cancelled, UserError
 from arkwright.graph.ops import ExecOp, Mount
 from arkwright.layer.rooted import Root
 from arkwright.ops.contexts import ContextReader
+from arkwright.ops.file import explained
 from arkwright.ops.file_copy import Copier
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.trees import Trees
@@ -211,7 +212,7 @@ class _Seed:
         os.mkdir(making, 0o700)
         if self._layers:
             with self._trees.view(LayeredResult(self._layers)) as root_path:
-                with Root(root_path) as source, Root(making) as dest:
+                with explained(making), Root(root_path) as source, Root(making) as dest:
                     Copier(source, dest).copy(self._mount.selector.strip("/"), "/", contents=True)
         os.chown(making, self._mount.uid, self._mount.gid)
         os.chmod(making, 0o755 if self._mount.mode < 0 else self._mount.mode)
@@ -228,7 +229,7 @@ def _inside(root_path: str, selector: str) -> str:
 
 
 def _copy_context(reader: ContextReader, root_path: str) -> None:
-    with Root(reader.tree.root) as source, Root(root_path) as dest:
+    with explained(root_path), Root(reader.tree.root) as source, Root(root_path) as dest:
         Copier(source, dest, keep_owner=False, excluded=reader.excluded).copy("", "/", contents=True)
 
 

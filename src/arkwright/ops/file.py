@@ -117,7 +117,7 @@ class FileOperation:
         trees.ensure(base.layers)
         active = trees.snapshotter.prepare(base.layers)
         try:
-            with _explained(active.root), Root(active.root) as root:
+            with explained(active.root), Root(active.root) as root:
                 for action in self._actions:
                     if cancelled.is_set():
                         raise Cancelled.of("cancelled", "the build was cancelled")
@@ -176,8 +176,9 @@ class FileOperation:
 
 
 @contextmanager
-def _explained(root_path: str) -> Iterator[None]:
-    """Errors of the operating system in our words."""
+def explained(root_path: str) -> Iterator[None]:
+    """Errors of the operating system in our words: `UserError` `copy-failed`, `no-space`,
+    `HostUnsupported` `owner-not-mapped`."""
     try:
         with space_needed(root_path, "copied files"):
             yield

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+import msgspec
+
 from arkwright.diagnostics.errors import RemoteError
 from arkwright.net.credentials import Credential, Credentials
 from arkwright.net.response import Response
@@ -23,7 +25,7 @@ from arkwright.registry.hosts import Endpoint, RegistriesConfig
 
 T = TypeVar("T")
 
-_PROBE_ATTEMPTS = 2
+_MIRROR_ATTEMPTS = 2
 _LOOPBACK_PROBE_S = 5.0
 _PROBE_BODY = 1 << 16
 # What a server that speaks no TLS may look like to one who tries it.
@@ -90,6 +92,11 @@ class Access:
             return retrying(self.policy, self.clock, call)
         except RemoteError as error:
             raise translate(error) from error
+
+    def abort(self) -> None:
+        """End every transfer and wait at once, with `Cancelled` or a broken connection."""
+        self.cancelled.set()
+        self.transport.abort()
 
     def close(self) -> None:
         self.transport.close()
@@ -191,9 +198,11 @@ class Server:
 
     def _probe(self) -> str:
         policy = self._access.policy
-        hasty = type(policy)(attempts=min(policy.attempts, _PROBE_ATTEMPTS), base_s=policy.base_s)
+        if self._endpoint.mirror:
+            # There are other places to ask.
+            policy = msgspec.structs.replace(policy, attempts=min(policy.attempts, _MIRROR_ATTEMPTS))
         try:
-            return retrying(hasty, self._access.clock, self._probe_once)
+            return retrying(policy, self._access.clock, self._probe_once)
         except RemoteError as error:
             raise translate(error) from error
 

@@ -143,7 +143,7 @@ def fetch_image_blobs(
 
         return lambda stop: fetch_blob(registries, blob, content, report, stop=stop)
 
-    run_all([task(blob) for blob in blobs.values()], jobs=jobs, abort=access.transport.abort)
+    run_all([task(blob) for blob in blobs.values()], jobs=jobs, abort=access.abort)
 
 
 def fetch_blob(

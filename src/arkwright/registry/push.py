@@ -72,9 +72,11 @@ def push_image(
     documents, blobs = _contents(descriptor, content)
     with nullcontext(access) if access else Access(tls_verify=tls_verify) as shared:
         registry = open_registries(shared, reference, push=True)[0]
+        # One look whether the registry is there, not one for every thread.
+        registry.server.base()
         upload = _Upload(registry, content, progress, mount_from, chunk_size)
         outcomes = run_all(
-            [upload.task(blob) for blob in blobs], jobs=jobs, abort=shared.transport.abort
+            [upload.task(blob) for blob in blobs], jobs=jobs, abort=shared.abort
         )  # fmt: skip
         for child in documents[:-1]:
             registry.put_manifest(child.digest, child.media_type, _document(child, content))

@@ -8,7 +8,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, Label, UserError
 from arkwright.diagnostics.spans import Span
-from arkwright.frontends.base import Bridge, ResolvedImage
+from arkwright.frontends.base import Bridge, ResolvedImage, context_keys
 from arkwright.frontends.dockerfile.stages import StageTable
 from arkwright.frontends.dockerfile.tokens import Token
 from arkwright.oci.platform import Platform
@@ -65,11 +65,8 @@ class Bases:
         """
         if not self._contexts or name.lower() in _NEVER_CONTEXTS:
             return None
-        for spelling in _spellings(name):
-            for key in (f"{spelling}::{platform}", spelling):
-                if key in self._contexts:
-                    return self._contexts[key]
-        return None
+        keys = context_keys(name, platform)
+        return next((self._contexts[key] for key in keys if key in self._contexts), None)
 
     def external(self, name: Token, platform: Platform, what: str) -> External:
         """What a name stands for that is no stage of the file.
@@ -113,22 +110,6 @@ class Bases:
 
 def _looks_like_a_stage(name: str) -> bool:
     return not any(char in name for char in "/:@")
-
-
-def _spellings(name: str) -> list[str]:
-    found = [name.lower()]
-    try:
-        reference = parse_reference(name)
-    except UserError:
-        return found
-    familiar = reference.familiar()
-    found += [
-        familiar,
-        familiar.removesuffix(":latest"),
-        str(reference),
-        str(reference).removesuffix(":latest"),
-    ]
-    return [spelling.lower() for spelling in dict.fromkeys(found)]
 
 
 def _identifier(image: ResolvedImage, context: str | None) -> str:
