@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from arkwright.diagnostics.errors import RemoteError
 from arkwright.net.credentials import Credentials
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
@@ -34,6 +35,15 @@ AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 def needs(tool: str) -> None:
     if shutil.which(tool) is None:
         pytest.skip(f"needs-{tool}: a real registry")
+
+
+def failure(code: str, call: Callable[[], object]) -> RemoteError:
+    with pytest.raises(RemoteError) as caught:
+        call()
+    error = caught.value
+    assert (error.code, error.exit_code) == (code, 5)
+    assert {"method", "url", "status", "remote_code", "retryable", "attempts"} <= set(error.details)
+    return error
 
 
 def noise(size: int, seed: str = "noise") -> bytes:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_images import AMD64, Put, image, noise
+from registry_images import AMD64, failure, image, noise
 
-from arkwright.diagnostics.errors import Cancelled, Denied, RemoteError, UserError
+from arkwright.diagnostics.errors import Cancelled
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.manifest import Manifest, parse
@@ -21,8 +21,6 @@ from arkwright.oci.reference import parse_reference
 from arkwright.registry import client
 from arkwright.registry.access import Access
 from arkwright.registry.client import Registry, open_registries
-from arkwright.registry.hosts import Mirror, RegistriesConfig
-from arkwright.registry.hosts import Registry as Entry
 from arkwright.registry.pull import fetch_blob, fetch_manifest, pull_image
 from arkwright.registry.push import push_image
 from arkwright.registry.upload import push_blob
@@ -44,15 +42,6 @@ def repository(access: Access, server: Loopback, path: str = "app") -> Registry:
 def fetch(server: LoopbackRegistry, store: Store, wanted: Descriptor, **more: Any) -> None:
     with open_access(**more) as access:
         fetch_blob(repository(access, server), wanted, store.content)
-
-
-def failure(code: str, call: Callable[[], object]) -> RemoteError:
-    with pytest.raises(RemoteError) as caught:
-        call()
-    error = caught.value
-    assert (error.code, error.exit_code) == (code, 5)
-    assert {"method", "url", "status", "remote_code", "retryable", "attempts"} <= set(error.details)
-    return error
 
 
 def broken_off(after: int) -> Callable[[Exchange], None]:
@@ -486,114 +475,8 @@ def test_cancelling_ends_a_push(server: LoopbackRegistry, store: Store) -> None:
     assert server.requests("PUT", "/manifests/") == []
 
 
-# Mirrors and the like
-
-
-def configured(**more: Any) -> RegistriesConfig:
-    return RegistriesConfig([Entry(**more)])
-
-
-def both(put: Put, *servers: LoopbackRegistry) -> Descriptor:
-    made = image(put, "mirrored")
-    for one in servers:
-        one.add_manifest("v1", media.MANIFEST, servers[0].blobs[made.digest])
-        one.blobs |= servers[0].blobs
-    return made
-
-
-def test_mirrors_are_asked_first(server: LoopbackRegistry, store: Store) -> None:
-    with LoopbackRegistry() as mirror:
-        made = both(server.add_blob, server, mirror)
-        config = configured(
-            prefix="example.test/team", location=f"{server.host}/team",
-            mirror=(Mirror(location=f"{mirror.host}/copy/team"),),
-        )  # fmt: skip
-        with open_access(config=config) as access:
-            found = pull_image(
-                parse_reference("example.test/team/app:v1"), store.content, AMD64, access=access
-            )
-        assert found.digest == made.digest
-        assert server.requests() == []
-        assert mirror.requests("GET", "^/v2/copy/team/app/manifests/v1$")
-
-
-def test_a_broken_mirror_is_stepped_over(server: LoopbackRegistry, store: Store) -> None:
-    with LoopbackRegistry() as mirror:
-        both(server.add_blob, server, mirror)
-        for digest in list(mirror.blobs):
-            mirror.blobs[digest] = b"\0" * len(mirror.blobs[digest])
-        mirror.on("GET", "/manifests/", lambda exchange: exchange.reply(500), times=99)
-        config = configured(location=server.host, mirror=(Mirror(location=mirror.host),))
-        with open_access(config=config) as access:
-            pull_image(parse_reference(f"{server.host}/app:v1"), store.content, AMD64, access=access)
-        assert len(list(store.content.digests())) == 4
-        assert len(mirror.requests("GET", "/blobs/")) == 3
-
-
-def test_when_all_places_fail_all_are_named(server: LoopbackRegistry, store: Store) -> None:
-    with LoopbackRegistry() as mirror:
-        mirror.on("GET", "/manifests/", lambda exchange: exchange.reply(403), times=99)
-        config = configured(location=server.host, mirror=(Mirror(location=mirror.host),))
-        with open_access(config=config) as access:
-            reference = parse_reference(f"{server.host}/app:v1")
-            error = failure(
-                "registry-not-found", lambda: pull_image(reference, store.content, AMD64, access=access)
-            )
-        assert any("403" in note and mirror.host in note for note in error.diagnostics[0].notes)
-
-
-def test_a_push_goes_past_the_mirrors(server: LoopbackRegistry, store: Store) -> None:
-    made = image(store.content.write, "no mirror")
-    config = configured(prefix="example.test", location=server.host, mirror=(Mirror(location="127.0.0.1:1"),))
-    with open_access(config=config) as access:
-        push_image(made, parse_reference("example.test/app:v1"), store.content, access=access)
-    assert made.digest in server.manifests
-
-
-def test_a_blocked_registry_is_not_asked(server: LoopbackRegistry, store: Store) -> None:
-    made = image(store.content.write, "blocked")
-    config = configured(location=server.host, blocked=True)
-    reference = parse_reference(f"{server.host}/app:v1")
-    with open_access(config=config) as access:
-        for call in (
-            lambda: pull_image(reference, store.content, AMD64, access=access),
-            lambda: push_image(made, reference, store.content, access=access),
-        ):
-            with pytest.raises(Denied) as caught:
-                call()
-            assert (caught.value.code, caught.value.exit_code) == ("registry-blocked", 3)
-            assert caught.value.details["rule"] and caught.value.details["evidence"]
-    assert server.requests() == []
-
-
-def test_nobody_is_there(store: Store) -> None:
-    with Loopback() as gone:
-        host = gone.host
-    clock = FakeClock()
-    with open_access(clock=clock, attempts=4) as access:
-        error = failure(
-            "registry-unreachable",
-            lambda: pull_image(parse_reference(f"{host}/app:v1"), store.content, AMD64, access=access),
-        )
-    assert error.details["retryable"] is True and error.diagnostics[0].hint
-    assert (error.details["attempts"], len(clock.slept)) == (4, 3)
-
-
 def test_a_registry_that_starts_late(server: LoopbackRegistry, store: Store) -> None:
     wanted, clock = blob(server), FakeClock()
     server.on("GET", "^/v2/$", lambda exchange: exchange.reply(503, Retry_After="9"), times=2)
     fetch(server, store, wanted, clock=clock)
     assert clock.slept == [9, 9]
-
-
-def test_an_image_without_the_platform(server: LoopbackRegistry, store: Store) -> None:
-    from registry_images import ARM64, index
-
-    child = image(server.add_blob, "platform", ARM64)
-    root = index(server.add_blob, child)
-    server.add_manifest("v1", media.INDEX, server.blobs[root.digest])
-    with open_access() as access:
-        with pytest.raises(UserError) as caught:
-            pull_image(parse_reference(f"{server.host}/app:v1"), store.content, AMD64, access=access)
-    assert caught.value.code == "no-matching-platform"
-    assert "linux/arm64" in (caught.value.diagnostics[0].hint or "")

@@ -13,7 +13,7 @@ from arkwright.diagnostics.errors import UserError
 from arkwright.diagnostics.suggest import nearest
 from arkwright.graph.ops import CopyAction
 from arkwright.layer.rooted import Root
-from arkwright.ops.file_copy import Excluded
+from arkwright.ops.file_copy import Copier, Excluded
 from arkwright.sources.base import HostTree
 from arkwright.sources.expand import expand, shown
 from arkwright.sources.ignore import Matcher
@@ -50,6 +50,21 @@ class ContextReader:
             return selection_digest(
                 root, action, matcher=self.matcher, ownership=False, stat_cache=self._stat_cache
             )
+
+    def copy_path(self, path: str, dest: Root) -> str:
+        """Copy what a bind mount shows, with its parents; its path there, links followed.
+
+        Raises what a copy raises.
+        """
+        with Root(self.tree.root) as source:
+            for match in source_matches(source, _whole(path), self.matcher):
+                found = source.resolve(match)
+                copier = Copier(source, dest, keep_owner=False, excluded=self.excluded)
+                if found:
+                    copier.copy_parents(found, "", "/")
+                else:
+                    copier.copy("", "/", contents=True)
+        return found
 
     def tree_selection(self, path: str) -> str:
         """The content digest of one path as a bind mount shows it."""
@@ -111,7 +126,9 @@ def source_matches(root: Root, action: CopyAction, matcher: Matcher | None) -> l
         return [path]
     except OSError as error:
         raise UserError.of(
-            "unreadable-path", f"cannot read {pattern}: {error.strerror}", hint=_readable_hint(error)
+            "unreadable-path",
+            f"cannot read {pattern.lstrip('/')}: {error.strerror}",
+            hint=_readable_hint(error),
         ) from error
 
 

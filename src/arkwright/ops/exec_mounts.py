@@ -150,17 +150,19 @@ class MountPlan:
 
     def _bind(self, mount: Mount) -> Bind:
         reader = self._readers[mount.input] if mount.input >= 0 else None
+        selector = mount.selector
         if mount.readonly and reader is None:
             layers = self._layers(mount)
             root = self._stack.enter_context(self._trees.view(LayeredResult(layers)))
         else:
             active = self._prepare(self._layers(mount))
             if reader is not None:
-                _copy_context(reader, active.root)
+                with explained(active.root), Root(active.root) as dest:
+                    selector = reader.copy_path(selector, dest)
             if mount.output >= 0:
                 self._outputs[mount.output] = (self._layers(mount), active)
             root = active.root
-        return Bind(source=_inside(root, mount.selector), dest=mount.dest, readonly=mount.readonly)
+        return Bind(source=_inside(root, selector), dest=mount.dest, readonly=mount.readonly)
 
     def _cache(self, mount: Mount) -> str:
         name = hashlib.sha256(mount.cache_id.encode()).hexdigest()
@@ -226,11 +228,6 @@ def _inside(root_path: str, selector: str) -> str:
     if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
         raise UserError.of("mount-source-missing", f"{selector} does not exist in the mount's source")
     return os.path.join(root_path, found) if found else root_path
-
-
-def _copy_context(reader: ContextReader, root_path: str) -> None:
-    with explained(root_path), Root(reader.tree.root) as source, Root(root_path) as dest:
-        Copier(source, dest, keep_owner=False, excluded=reader.excluded).copy("", "/", contents=True)
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from arkwright.oci.layout import Layout
 from arkwright.oci.manifest import Manifest
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import Reference, is_short, parse_reference
+from arkwright.registry.platforms import Read, select
 from arkwright.sources.base import PinnedImage, Progress
-from arkwright.sources.image_select import DOCUMENT_LIMIT, Read, select
 from arkwright.sources.pinning import attributes, pin_key
 from arkwright.store.store import Store
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 # What names stood for at a registry when they were last asked, and the places that have a blob.
 RESOLVED, ORIGINS = "resolved", "origins"
-NAMED, LAYOUT = "docker-image://", "oci-layout://"
+NAMED, DOCUMENT_LIMIT = 8 << 20  # bytes
+LAYOUT = "docker-image://", "oci-layout://"
 _MODES = ("default", "pull", "never")
 _ORIGINS_KEPT = 8
 _COPY = 1 << 20
@@ -172,7 +173,7 @@ class StoreImageSource:
         origin: str,
         chosen: tuple[Descriptor, Manifest] | None = None,
     ) -> PinnedImage:
-        descriptor, manifest = chosen or select(root, platform, read, reference)
+        descriptor, manifest = chosen or select(root, image_manifest.parse(read(root), root.media_type), platform, read, reference)
         config = read(manifest.config)
         parsed = image_config.parse(config)
         if parsed.architecture and (parsed.os, parsed.architecture) != (platform.os, platform.architecture):

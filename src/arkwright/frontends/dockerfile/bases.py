@@ -120,8 +120,6 @@ def _identifier(image: ResolvedImage, context: str | None) -> str:
     place = f"docker-image://{image.reference}"
     if context is not None and context.startswith("oci-layout://"):
         place = context
-    if "://" in image.reference:
-        place = image.reference
     return place if place.endswith("@" + image.digest) else f"{place.partition('@')[0]}@{image.digest}"
 
 
