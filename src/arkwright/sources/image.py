@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 # What names stood for at a registry when they were last asked, and the places that have a blob.
 RESOLVED, ORIGINS = "resolved", "origins"
-NAMED, DOCUMENT_LIMIT = 8 << 20  # bytes
-LAYOUT = "docker-image://", "oci-layout://"
+NAMED, LAYOUT = "docker-image://", "oci-layout://"
+DOCUMENT_LIMIT = 8 << 20  # bytes
 _MODES = ("default", "pull", "never")
 _ORIGINS_KEPT = 8
 _COPY = 1 << 20
