@@ -17,10 +17,10 @@ from arkwright.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from arkwright.oci.manifest import Manifest, parse
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import Reference
+from arkwright.oci.selection import descendants, select
 from arkwright.registry.access import Access
 from arkwright.registry.client import CONFIG_LIMIT, MANIFEST_LIMIT, Registry, open_registries
 from arkwright.registry.parallel import run_all
-from arkwright.registry.platforms import descendants, select
 from arkwright.store.content import ContentStore, Ingest
 
 T = TypeVar("T")

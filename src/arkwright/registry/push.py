@@ -20,10 +20,10 @@ from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.digest import sha256
 from arkwright.oci.manifest import Manifest, parse
 from arkwright.oci.reference import Reference
+from arkwright.oci.selection import descendants
 from arkwright.registry.access import Access
 from arkwright.registry.client import MANIFEST_LIMIT, Registry, open_registries
 from arkwright.registry.parallel import run_all
-from arkwright.registry.platforms import descendants
 from arkwright.registry.pull import JOBS, BlobProgress
 from arkwright.registry.upload import Outcome, push_blob
 from arkwright.store.content import ContentStore

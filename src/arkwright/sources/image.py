@@ -25,7 +25,7 @@ from arkwright.oci.layout import Layout
 from arkwright.oci.manifest import Manifest
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import Reference, is_short, parse_reference
-from arkwright.registry.platforms import Read, select
+from arkwright.oci.selection import Read, select
 from arkwright.sources.base import PinnedImage, Progress
 from arkwright.sources.pinning import attributes, pin_key
 from arkwright.store.store import Store
@@ -173,7 +173,9 @@ class StoreImageSource:
         origin: str,
         chosen: tuple[Descriptor, Manifest] | None = None,
     ) -> PinnedImage:
-        descriptor, manifest = chosen or select(root, image_manifest.parse(read(root), root.media_type), platform, read, reference)
+        descriptor, manifest = chosen or select(
+            root, image_manifest.parse(read(root), root.media_type), platform, read, reference
+        )
         config = read(manifest.config)
         parsed = image_config.parse(config)
         if parsed.architecture and (parsed.os, parsed.architecture) != (platform.os, platform.architecture):
