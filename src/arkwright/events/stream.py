@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from arkwright.events.types import AnyEvent
+from arkwright.events.types import AnyEvent, Progress
 
 Subscriber = Callable[[AnyEvent], None]
+PROGRESS_PAUSE_NS = 100_000_000
 
 
 class EventStream:
@@ -27,16 +28,30 @@ class EventStream:
         self._seq = 0
         self._lock = threading.RLock()
         self._subscribers: list[Subscriber] = []
+        self._shown: dict[tuple[str, str], int] = {}
 
     def subscribe(self, subscriber: Subscriber, *, first: bool = False) -> None:
         """Add a subscriber; it sees the events emitted from now on, `first` before all others."""
         self._subscribers.insert(0 if first else len(self._subscribers), subscriber)
 
     def emit(self, event: AnyEvent) -> None:
-        """Stamp the event (build, sequence number, clocks) and hand it to every subscriber."""
+        """Stamp the event (build, sequence number, clocks) and hand it to every subscriber.
+
+        Progress is coalesced: of one item at most ten a second, and its end.
+        """
         with self._lock:
+            if isinstance(event, Progress) and not self._is_due(event):
+                return
             now = msgspec.structs.replace(event, at=time.time_ns(), mono=time.monotonic_ns())
             self._deliver(now)
+
+    def _is_due(self, event: Progress) -> bool:
+        now = time.monotonic_ns()
+        key = (event.vertex, event.item)
+        if event.done != event.total and now - self._shown.get(key, 0) < PROGRESS_PAUSE_NS:
+            return False
+        self._shown[key] = now
+        return True
 
     def relay(self, data: bytes) -> None:
         """Pass on an event that another process of this build emitted, as msgpack, with its times.
