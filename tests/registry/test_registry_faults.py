@@ -159,6 +159,14 @@ def test_a_blob_that_was_corrupted_once(server: LoopbackRegistry, store: Store) 
     assert store.content.read(wanted.digest) == DATA
 
 
+def test_a_blob_that_was_too_short_once(server: LoopbackRegistry, store: Store) -> None:
+    wanted = blob(server)
+    server.on("GET", "/blobs/", lambda exchange: exchange.reply(200, bytes(1 << 20)))
+    fetch(server, store, wanted)
+    assert store.content.read(wanted.digest) == DATA
+    assert ranges(server) == ["", ""]
+
+
 @pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1])
 def test_a_blob_of_another_size(server: LoopbackRegistry, store: Store, size: int) -> None:
     wanted = blob(server)

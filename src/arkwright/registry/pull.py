@@ -230,7 +230,11 @@ class _Fetch:
                 if self._progress is not None:
                     self._progress(ingest.offset, self._descriptor.size)
         if ingest.offset < self._descriptor.size:
-            raise self._short(registry, response, ingest.offset)
+            error = self._short(registry, response, ingest.offset)
+            if error.code == "corrupt-blob":
+                # The next try must not go on from bytes that belong to another blob.
+                ingest.reset()
+            raise error
 
     def _open(self, registry: Registry, ingest: Ingest) -> tuple[Response, int]:
         digest = self._descriptor.digest
