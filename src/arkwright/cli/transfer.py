@@ -79,20 +79,21 @@ def pull(
     """Fetch an image from a registry into the local store, for this host's platform."""
     from arkwright.cli.images import exclusive
     from arkwright.oci.platform import host_platform, parse_platform
-    from arkwright.oci.reference import parse_reference
+    from arkwright.oci.reference import is_short, parse_reference
 
     if platform and all_platforms:
         raise exclusive("--platform", "--all-platforms")
     reference = parse_reference(name)
     wanted = None if all_platforms else parse_platform(platform) if platform else host_platform()
+    from arkwright.registry.access import Access
     from arkwright.registry.pull import pull_image
 
-    with open_store(invocation, root_path) as store:
-        with shown(f"pull {reference.familiar()}", quiet=quiet) as progress:
-            descriptor = pull_image(
-                reference, store.content, wanted, tls_verify=tls_verify, progress=progress
-            )
-        store.names.set(str(reference), descriptor)
+    with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
+        place = access.config.qualify(name) if is_short(name) else reference
+        with shown(f"pull {place.familiar()}", quiet=quiet) as progress:
+            descriptor = pull_image(place, store.content, wanted, access=access, progress=progress)
+        for full in {str(place), str(reference)}:
+            store.names.set(full, descriptor)
     click.echo(descriptor.digest if quiet else f"{reference.familiar()} {descriptor.digest}")
 
 
@@ -134,5 +135,9 @@ def push(
         descriptor = local.resolve(store, image).descriptor
         from arkwright.registry.push import push_image
 
-        push_image(descriptor, target, store.content, tls_verify=tls_verify)
+        with shown(f"push {target.familiar()}", quiet=quiet) as progress:
+            report = push_image(descriptor, target, store.content, tls_verify=tls_verify, progress=progress)
     click.echo(descriptor.digest if quiet else f"{target} {descriptor.digest}")
+    if not quiet:
+        sent = f"{report.uploaded} blobs uploaded, {report.mounted} mounted, {report.skipped} there already"
+        click.echo(sent, err=True)
