@@ -292,8 +292,10 @@ class StoreImageSource:
             )
         first = error.diagnostics[0]
         if first.hint:
-            return error
-        advised = msgspec.structs.replace(first, hint=self._advice(name))
+            notes = (*first.notes, f"the store has no image {name}; {self._advice(name)}")
+            advised = msgspec.structs.replace(first, notes=notes)
+        else:
+            advised = msgspec.structs.replace(first, hint=self._advice(name))
         return RemoteError(advised, *error.diagnostics[1:], details=error.details)
 
     def _advice(self, name: str) -> str:
