@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,7 +77,9 @@ def skopeo() -> Callable[..., str]:
 
 
 @pytest.fixture
-def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def podman(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[..., str]:
     """`podman("images", …)`. It is the only engine on PATH, in a storage that goes with the test."""
     program = shutil.which("podman")
     if program is None:
@@ -84,9 +87,12 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
     bin_path = tmp_path / "engine-bin"
     bin_path.mkdir()
     wrapper = bin_path / "podman"
+    # podman takes no runroot of more than 50 characters.
+    run_path = tempfile.mkdtemp(prefix="arkwright-", dir="/tmp")
+    request.addfinalizer(lambda: shutil.rmtree(run_path, ignore_errors=True))
     wrapper.write_text(
         f"#!/bin/sh\nPATH={os.environ['PATH']} exec {program} --root {tmp_path}/engine-root"
-        f' --runroot {tmp_path}/engine-run --storage-driver vfs "$@"\n'
+        f' --runroot {run_path} --storage-driver vfs "$@"\n'
     )
     wrapper.chmod(0o755)
 

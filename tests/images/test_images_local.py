@@ -92,7 +92,7 @@ def test_a_part_of_an_index_gets_a_name(store: Store) -> None:
     put_index(store, [entry(child, ARM64)], APP)
     local.tag(store, child.digest, "arm")
     assert store.names.get("docker.io/library/arm:latest") == child
-    assert local.inspect(store, "arm").platform == "linux/arm64"
+    assert local.inspect(store, "arm").platform == "linux/arm64/v8"
 
 
 def test_remove_by_name_takes_that_name_only(store: Store) -> None:

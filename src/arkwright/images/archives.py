@@ -159,8 +159,8 @@ def _docker_image(content: ContentStore, root: Descriptor, names: tuple[str, ...
             hint="use type=oci, or build for one platform",
         )
     manifest = found[0][1]
-    tags = tuple(parse_reference(name).familiar() for name in names)
-    return DockerImage(_blob_name(manifest.config), tags or None, tuple(map(_blob_name, manifest.layers)))
+    # Full names: docker shortens them itself, podman would take short ones for localhost's.
+    return DockerImage(_blob_name(manifest.config), names or None, tuple(map(_blob_name, manifest.layers)))
 
 
 def _copy_blob(content: ContentStore, blob: Descriptor, target_path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -10,7 +11,8 @@ from arkwright.diagnostics.errors import UserError
 from arkwright.oci import manifest as image_manifest
 from arkwright.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from arkwright.oci.manifest import Index, Manifest
-from arkwright.oci.platform import Platform, matches, platform_of
+from arkwright.oci.platform import Platform, platform_of
+from arkwright.oci.selection import select
 from arkwright.store.content import ContentStore
 
 DOCUMENT_LIMIT = 8 << 20
@@ -19,7 +21,7 @@ _DEPTH = 4
 
 def read_document(content: ContentStore, descriptor: Descriptor) -> Manifest | Index:
     """The manifest or index. Raises `UserError` `missing-blob`, `invalid-manifest`."""
-    return image_manifest.parse(content.read(descriptor.digest, limit=DOCUMENT_LIMIT), descriptor.media_type)
+    return image_manifest.parse(_read(content, descriptor), descriptor.media_type)
 
 
 def manifests(content: ContentStore, root: Descriptor) -> list[tuple[Descriptor, Manifest]]:
@@ -104,23 +106,20 @@ def _add(content: ContentStore, blob: Descriptor, found: dict[str, Descriptor]) 
 
 
 def select_platform(content: ContentStore, root: Descriptor, want: Platform) -> tuple[Descriptor, Manifest]:
-    """The manifest for a platform; a root that is a manifest is taken as it is.
+    """The manifest for a platform, of those that the store has; a root that is a manifest is taken
+    as it is.
 
-    Raises `UserError` `no-matching-platform`.
+    Raises `UserError` `no-matching-platform`, `missing-blob`, `invalid-manifest`.
     """
-    found = manifests(content, root)
-    if len(found) == 1 and found[0][0].digest == root.digest:
-        return found[0]
-    platforms = [(platform_of_manifest(content, *item), item) for item in found]
-    for platform, item in platforms:
-        if platform is not None and matches(platform, want):
-            return item
-    known = ", ".join(sorted(str(platform) for platform, _ in platforms if platform is not None))
-    raise UserError.of(
-        "no-matching-platform",
-        f"the image has no manifest for {want}",
-        hint=f"it has: {known}" if known else None,
-    )
+    document = read_document(content, root)
+    if isinstance(document, Index):
+        here = tuple(child for child in document.manifests if content.has(child.digest))
+        document = msgspec.structs.replace(document, manifests=here)
+    return select(root, document, want, partial(_read, content), f"the image {root.digest}")
+
+
+def _read(content: ContentStore, descriptor: Descriptor) -> bytes:
+    return content.read(descriptor.digest, limit=DOCUMENT_LIMIT)
 
 
 def platform_of_manifest(

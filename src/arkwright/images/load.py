@@ -93,13 +93,13 @@ class _Files:
 
     def digest(self, name: str) -> str:
         """The digest of a file by the name that `manifest.json` uses, links followed inside."""
-        name = posixpath.normpath(name)
+        place = posixpath.normpath(name)
         for _ in range(_LINK_DEPTH):
-            if name in self.digests:
-                return self.digests[name]
-            if name not in self.links:
+            if place in self.digests:
+                return self.digests[place]
+            if place not in self.links:
                 break
-            name = self.links[name]
+            place = self.links[place]
         raise UserError.of("missing-blob", f"the archive names {name!r} but does not hold it")
 
 

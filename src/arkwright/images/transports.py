@@ -15,20 +15,32 @@ _ENGINES = ("docker", "podman")
 
 
 def find_engine(preferred: str = "") -> str:
-    """The engine to load into: `preferred`, $ARKWRIGHT_LOAD_INTO, else docker, else podman.
+    """The engine to load into: `preferred`, $ARKWRIGHT_LOAD_INTO, else docker if its daemon
+    answers, else podman, else docker.
 
     Raises `HostUnsupported` `no-container-engine`.
     """
     wanted = preferred or os.environ.get("ARKWRIGHT_LOAD_INTO", "")
-    for name in (wanted,) if wanted else _ENGINES:
-        if shutil.which(name) is not None:
-            return name
+    found = [name for name in ((wanted,) if wanted else _ENGINES) if shutil.which(name) is not None]
+    if len(found) > 1 and not _answers(found[0]):
+        return found[1]
+    if found:
+        return found[0]
     raise HostUnsupported.of(
         "no-container-engine",
         f"{wanted} is not installed" if wanted else "neither docker nor podman is installed",
         hint="write an archive instead: --output type=docker,dest=image.tar",
         details={"probe": "docker, podman", "fix": "apt install podman"},
     )
+
+
+def _answers(name: str) -> bool:
+    """Whether an engine's client reaches its daemon."""
+    try:
+        done = subprocess.run([name, "version"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def load_into(content: ContentStore, images: Images, engine: str = "") -> str:
