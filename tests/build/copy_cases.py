@@ -133,7 +133,7 @@ class Tree:
         }  # fmt: skip
         absent = {path for path, want in expected.items() if want is None and found[path] is not None}
         assert not absent, f"in the result: {sorted(absent)}"
-        assert shown == dict(expected)
+        assert shown == dict(expected), shown
 
 
 def result_tree(builder: Builder, root: Path, *args: str) -> Tree:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,15 +38,9 @@ ARCHIVE = {
 }
 
 
-@pytest.fixture(scope="module", params=["root", "subids"])
-def builder(request: pytest.FixtureRequest, busybox_layout: Path) -> Iterator[Builder]:
-    """One store for all facts: what a case leaves in the cache must not change another's result."""
-    path = Path(tempfile.mkdtemp(prefix="arkwright-copy-"))
-    path.chmod(0o755)
-    made = Builder(path, request.param)
-    made.run("load", "-i", str(busybox_layout.parent / "busybox.tar"))
-    yield made
-    shutil.rmtree(path)
+@pytest.fixture(scope="module")
+def builder(module_builder: Builder) -> Builder:
+    return module_builder
 
 
 @pytest.fixture
