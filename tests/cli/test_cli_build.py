@@ -115,7 +115,6 @@ def test_every_option_reaches_the_request(run, recorded: Recorded, tmp_path: Pat
         jobs=3,
         scrub="none",
         epoch=7,
-        compression="zstd",
     )
     assert recorded.session == SessionInputs(
         secrets={"k": SecretSpec(src=str(tmp_path / "key"))},

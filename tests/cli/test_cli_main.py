@@ -225,7 +225,7 @@ def test_what_the_program_imports(spawn) -> None:
         "arkwright.build", "arkwright.build.request", "arkwright.build.session", "arkwright.cli",
         "arkwright.diagnostics", "arkwright.diagnostics.errors", "arkwright.diagnostics.spans",
         "arkwright.diagnostics.cells", "arkwright.diagnostics.suggest", "arkwright.events",
-        "arkwright.events.types", "arkwright.exporters", "arkwright.exporters.base", "arkwright.graph",
+        "arkwright.events.types", "arkwright.exporters", "arkwright.exporters.annotations", "arkwright.exporters.base", "arkwright.exporters.outputs", "arkwright.graph",
         "arkwright.graph.ops", "arkwright.oci", "arkwright.oci.config", "arkwright.oci.descriptor",
         "arkwright.oci.digest", "arkwright.oci.platform", "arkwright.oci.reference",
     } | {name for name in loaded if name.startswith("arkwright.cli.")}  # fmt: skip

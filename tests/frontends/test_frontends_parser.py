@@ -76,7 +76,7 @@ def test_continuations_drop_comments_and_blank_lines_and_keep_places(parse_text)
     run = parsed.instructions[1]
     assert isinstance(run, syntax.Run)
     assert run.command.arguments == ("one   two \tthree",)
-    assert [found.code for found in parsed.warnings] == ["empty-continuation"]
+    assert [found.code for found in parsed.warnings] == ["no-empty-continuation"]
     assert run.span.text == text[7:-8]
     assert run.span.line == 2
     assert parsed.instructions[2].span.line == 7

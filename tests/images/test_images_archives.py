@@ -1,22 +1,16 @@
-"""Archives and layouts as other tools see them, and what `save` mends; see also the tests of `save`."""
+"""What the archive of an image holds first, and what writing a layout again mends."""
 
 from __future__ import annotations
 
 import io
-import json
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from imaging import put_image
 
-from arkwright.images.archives import Format, save, write_layout, write_oci_archive
-from arkwright.oci.descriptor import Descriptor
+from arkwright.images.archives import write_layout, write_oci_archive
 from arkwright.oci.layout import Layout
 from arkwright.store.store import Store
-
-BUSYBOX = "docker.io/library/busybox:latest"
 
 
 def test_documents_stand_first_and_nothing_tells_the_time(store: Store) -> None:
@@ -36,20 +30,3 @@ def test_a_cut_blob_of_a_layout_is_written_again(store: Store, tmp_path: Path) -
     blob_path.write_bytes(blob_path.read_bytes()[:-1])
     write_layout(store.content, [(image, ())], path)
     assert Layout.open(path).read(image.digest) == store.content.read(image.digest)
-
-
-@pytest.mark.parametrize("form", ["oci-archive", "docker-archive"])
-def test_skopeo_reads_what_is_saved(
-    store: Store, busybox: Descriptor, skopeo: Callable[..., str], tmp_path: Path, form: Format
-) -> None:
-    path = tmp_path / "saved.tar"
-    save(store.content, [(busybox, (BUSYBOX,))], str(path), form)
-    skopeo("copy", f"{form}:{path}", f"oci:{tmp_path}/copy:saved")
-    copy = Layout.open(str(tmp_path / "copy"))
-    config, saved = (
-        json.loads(read(json.loads(read(digest))["config"]["digest"]))
-        for read, digest in ((copy.read, copy.find("saved").digest), (store.content.read, busybox.digest))
-    )
-    assert (config["rootfs"], config["config"]) == (saved["rootfs"], saved["config"])
-    if form == "oci-archive":
-        assert copy.find("saved").digest == busybox.digest

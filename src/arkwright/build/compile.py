@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from arkwright.build.bridge import BuildBridge
-from arkwright.build.contexts import ContextLoader, Contexts
+from arkwright.build.contexts import MAIN, ContextLoader, Contexts
 from arkwright.build.means import Means
 from arkwright.build.request import BuildRequest
 from arkwright.events.types import Warning
@@ -15,6 +16,9 @@ from arkwright.frontends.base import FrontendImage, FrontendRequest
 from arkwright.frontends.table import load
 from arkwright.layer.profile import CONSTANT_EPOCH
 from arkwright.oci.platform import host_platform
+
+if TYPE_CHECKING:
+    from arkwright.frontends.dockerfile.calls import CheckReport, Outline, Target
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +33,37 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
 
 def compile_request(request: BuildRequest, means: Means) -> Compiled:
     """Load the contexts and run the front end; runs no step and fetches no layer."""
+    contexts, bridge, asked = _ask(request, means)
+    made = load("dockerfile")(bridge, asked)
+    proxies = msgspec.json.decode(made.metadata.get("proxy-env", "[]"), type=tuple[str, ...])
+    return Compiled(images=made.images, contexts=contexts, epoch=_epoch(request, contexts), step_env=proxies)
+
+
+def check_request(request: BuildRequest, means: Means) -> CheckReport:
+    """Run the front end's checks, and nothing else."""
+    from arkwright.frontends.dockerfile.calls import check
+
+    _, bridge, asked = _ask(request, means)
+    return check(bridge, asked)
+
+
+def request_targets(request: BuildRequest, means: Means) -> tuple[Target, ...]:
+    """The targets of the request's Dockerfile. Raises `UserError`."""
+    from arkwright.frontends.dockerfile.calls import targets
+
+    _, bridge, asked = _ask(request, means)
+    return targets(bridge, asked)
+
+
+def request_outline(request: BuildRequest, means: Means) -> Outline:
+    """What the request's target takes. Raises `UserError`."""
+    from arkwright.frontends.dockerfile.calls import outline
+
+    _, bridge, asked = _ask(request, means)
+    return outline(bridge, asked)
+
+
+def _ask(request: BuildRequest, means: Means) -> tuple[Contexts, BuildBridge, FrontendRequest]:
     loader = ContextLoader(means.scratch, means.file_source)
     contexts = loader.load(request)
     bridge = BuildBridge(
@@ -42,6 +77,7 @@ def compile_request(request: BuildRequest, means: Means) -> Compiled:
     asked = FrontendRequest(
         filename=contexts.dockerfile_path,
         source=contexts.dockerfile,
+        context_exclude=tuple(contexts.trees[MAIN].exclude),
         target=request.target,
         build_args=request.build_args,
         labels=request.labels,
@@ -56,9 +92,7 @@ def compile_request(request: BuildRequest, means: Means) -> Compiled:
         resolve_mode="pull" if request.pull else "default",
         epoch=CONSTANT_EPOCH,
     )
-    made = load("dockerfile")(bridge, asked)
-    proxies = msgspec.json.decode(made.metadata.get("proxy-env", "[]"), type=tuple[str, ...])
-    return Compiled(images=made.images, contexts=contexts, epoch=_epoch(request, contexts), step_env=proxies)
+    return contexts, bridge, asked
 
 
 def _epoch(request: BuildRequest, contexts: Contexts) -> int:

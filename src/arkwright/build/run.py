@@ -29,6 +29,7 @@ from arkwright.ops.source import Pins
 from arkwright.solver.dedupe import Claims
 from arkwright.solver.result import Result
 from arkwright.solver.solver import Solver, Totals
+from arkwright.store.leases import Lease
 from arkwright.store.space import space_needed
 
 if TYPE_CHECKING:
@@ -50,9 +51,12 @@ def build(
             line = _Line(request, session, compile_request(request, means))
             if line.cached(means):
                 return line.finish(means, started)
-            line.in_worker(means)
-            with open_means(store_root_path, session, stream) as after:
-                return line.finish(after, started)
+            # What was looked up must outlive the moments in which no store is open.
+            with Lease(os.path.join(means.store.root_path, "lock")) as lease:
+                lease.share()
+                line.in_worker(means)
+                with open_means(store_root_path, session, stream) as after:
+                    return line.finish(after, started)
 
 
 class _Work(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from arkwright.oci.platform import Platform, host_platform
 from arkwright.ops.exec import FAILED_BUCKET, FailedStep
 from arkwright.sandbox.spec import StepSpec
 from arkwright.sources.base import PinnedImage
+from arkwright.store.leases import Lease
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,13 +63,15 @@ def run_image(request: RunRequest, store_root_path: str) -> int:
         start = _failed_step(request, means) if request.failed_step else _image(request, means)
         for layer in start.layers:
             means.image_layers.fetch(layer, stream)
-        means.suspend()
+        with Lease(os.path.join(means.store.root_path, "lock")) as lease:
+            lease.share()
+            means.suspend()
 
-        def body(worker: Worker) -> bytes:
-            with open_means(store_root_path, inputs, stream, worker=worker) as inside:
-                return str(_run(request, start, inside)).encode()
+            def body(worker: Worker) -> bytes:
+                with open_means(store_root_path, inputs, stream, worker=worker) as inside:
+                    return str(_run(request, start, inside)).encode()
 
-        return int(run_in_worker(body, store_root_path=store_root_path))
+            return int(run_in_worker(body, store_root_path=store_root_path))
 
 
 def _run(request: RunRequest, start: _Start, means: Means) -> int:

@@ -12,6 +12,7 @@ from arkwright.build.request import BuildRequest, Receipt
 from arkwright.build.session import SessionInputs
 from arkwright.cli.build_options import build_options
 from arkwright.cli.build_request import build_request
+from arkwright.cli.calls import parse_call
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments
 from arkwright.cli.pending import pending_help, refuse_pending
@@ -29,6 +30,7 @@ Examples:
   arkwright build -o type=oci,dest=app.tar .         # an OCI archive
   arkwright build -t registry.example/app --push .   # straight to a registry
   arkwright build --build-arg VERSION --secret id=token,env=TOKEN .
+  arkwright build --check .                          # what is wrong with the Dockerfile
   arkwright build --build-context debian:bookworm=oci-layout:///srv/bases:bookworm .
 
 The same input gives the same image, whoever builds it and when: file times, order and owners in
@@ -47,11 +49,17 @@ def build(invocation: Invocation, /, context: str, **options: Any) -> None:
     a git URL, or `-` for a tar archive on standard input.
     """
     refuse_pending(options)
+    call = parse_call(options["call"], check=options["check"])
     request = build_request(context, options)
     mode = "quiet" if options["quiet"] else options["progress"]
     session = SessionInputs(
         secrets=secrets(options["secret"]), ssh=agents(options["ssh"]), tls_verify=options["tls_verify"]
     )
+    if call.method != "build":
+        from arkwright.cli.checks import run_call
+
+        status = run_call(call, request, session, invocation.store_root(options["root_path"]))
+        click.get_current_context().exit(status)
     if options["iidfile"]:
         _discard(options["iidfile"])
     receipt = _run(invocation, request, session, invocation.store_root(options["root_path"]), mode)

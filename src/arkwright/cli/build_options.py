@@ -59,6 +59,11 @@ _STEPS: tuple[_Decorator, ...] = (
     click.option("-j", "--jobs", type=click.IntRange(0, 4096), default=0, metavar="N", help="Steps that may run at once. [default: one per CPU]"),
 )  # fmt: skip
 
+_CALLS: tuple[_Decorator, ...] = (
+    switch("--check", help="Check the Dockerfile instead of building; short for --call check."),
+    click.option("--call", default="build", metavar="METHOD[,format=FORMAT]", help="What to do: `build`; `check` the Dockerfile; list its `targets`; `outline` what the target takes. FORMAT is text, json, or (for check) sarif. [default: build]"),
+)  # fmt: skip
+
 _PROGRAM: tuple[_Decorator, ...] = (
     click.option("--progress", type=click.Choice(PROGRESS), default="auto", envvar="ARKWRIGHT_PROGRESS", help="How progress is shown: `tty` and `plain` for people, `rawjson` for programs, `quiet` shows the digest only, `none` nothing; `auto` is tty on a terminal, else plain."),
     switch("-q", "--quiet", help="Print the image's digest and nothing else; short for --progress quiet."),
@@ -72,6 +77,7 @@ _THEMES = {
     "Result": _RESULT,
     "Cache": _CACHE,
     "Steps": _STEPS,
+    "Instead of a build": _CALLS,
     "Program": _PROGRAM,
 }
 

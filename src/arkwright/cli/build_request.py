@@ -7,7 +7,7 @@ from typing import Any
 
 from arkwright.build.request import BuildRequest
 from arkwright.cli import values
-from arkwright.cli.outputs import compression, outputs
+from arkwright.cli.outputs import outputs
 from arkwright.diagnostics.errors import UsageError
 from arkwright.oci.reference import parse_reference
 
@@ -45,7 +45,6 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
         jobs=options["jobs"],
         scrub=options["scrub"],
         epoch=options["epoch"],
-        compression=compression(found),
     )
 
 

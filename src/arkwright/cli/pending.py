@@ -19,7 +19,6 @@ from arkwright.diagnostics.errors import UsageError
 _CACHE = "remote caches will fill it; the local cache works without it"
 _LIMITS = "limits per step will fill it"
 _RECORDS = "attestations will fill it; none are made until then"
-_CHECKS = "build checks will fill it"
 _OFF = ("", "false", "0", "disabled=true")
 
 
@@ -45,8 +44,6 @@ PENDING = (
     Pending(("--provenance",), _RECORDS, "true", _OFF),
     Pending(("--sbom",), _RECORDS, "true", _OFF),
     Pending(("--squash",), "the image toolbox will fill it", "true", _OFF),
-    Pending(("--check",), _CHECKS, "true", _OFF),
-    Pending(("--call",), _CHECKS, None, ("build",)),
     Pending(("-m", "--memory"), _LIMITS),
     Pending(("--memory-swap",), _LIMITS),
     Pending(("--cpus",), _LIMITS),

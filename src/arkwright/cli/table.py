@@ -32,6 +32,12 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "save": Entry("archives", "save", "Write images to an archive."),
         "load": Entry("archives", "load", "Read images from an archive."),
     },
+    "Store": {
+        "explain": Entry("explain", "explain", "Say why steps of a build ran or were cached."),
+        "cache": Entry("cache", "cache", "Look at the cache and at cache mounts."),
+        "prune": Entry("cache", "prune", "Delete what no image with a name needs."),
+        "fsck": Entry("cache", "fsck", "Check the store, and repair it."),
+    },
     "Other": {
         "completion": Entry("completion", "completion", "Print the completion script of a shell."),
     },

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from arkwright.cache.mounts import write_id
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, UserError
 from arkwright.graph.ops import ExecOp, Mount
 from arkwright.layer.rooted import Root
@@ -168,10 +169,12 @@ class MountPlan:
         name = hashlib.sha256(mount.cache_id.encode()).hexdigest()
         fresh = self._cache_seed(mount)
         directory = os.path.join(self._cache_mounts_path, name)
+        os.makedirs(directory, exist_ok=True)
+        with _locked(os.path.join(directory, "seed.lock"), self._cancelled):
+            write_id(directory, mount.cache_id)
         if mount.sharing == "private":
             return self._stack.enter_context(_private(directory, fresh))
         path = os.path.join(directory, "shared")
-        os.makedirs(directory, exist_ok=True)
         if mount.sharing == "locked":
             self._stack.enter_context(_locked(os.path.join(directory, "lock"), self._cancelled))
         with _locked(os.path.join(directory, "seed.lock"), self._cancelled):
@@ -248,7 +251,6 @@ def _locked(path: str, cancelled: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def _private(directory: str, fresh: _Seed) -> Iterator[str]:
-    os.makedirs(directory, exist_ok=True)
     number = 0
     while True:
         fd = os.open(

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from arkwright.store.content import PARTIAL_SUFFIX
 from arkwright.store.leases import LOCK_NAME, lock_in_place
+from arkwright.store.metadata import Metadata
 from arkwright.store.space import is_full
 
 PARTIAL_LIFE_S = 7 * 24 * 3600
@@ -72,6 +73,12 @@ def empty(trash_path: str) -> None:
                     refused.add(name)
     finally:
         os.close(trash_fd)
+
+
+def forget_buckets(metadata: Metadata, prefix: str) -> None:
+    """Drop every bucket of the metadata whose name begins with `prefix` (plain ASCII)."""
+    with metadata.transaction(), metadata._use() as connection:
+        connection.execute("DELETE FROM records WHERE substr(bucket, 1, ?) = ?", (len(prefix), prefix))
 
 
 def _discard_unlocked(path: str, lock_path: str, trash_path: str) -> None:

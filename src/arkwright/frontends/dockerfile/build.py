@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -10,13 +11,18 @@ from arkwright.diagnostics.errors import ArkwrightError, Diagnostic, UserError
 from arkwright.diagnostics.spans import SourceFile
 from arkwright.frontends.base import Bridge, FrontendRequest, FrontendResult
 from arkwright.frontends.dockerfile.buildargs import check_epoch, is_predefined, proxy_environment
-from arkwright.frontends.dockerfile.checks import parse_check_directive
 from arkwright.frontends.dockerfile.convert import Converter
+from arkwright.frontends.dockerfile.findings import Findings
+from arkwright.frontends.dockerfile.lint import lint
+from arkwright.frontends.dockerfile.lint_from import lint_from
 from arkwright.frontends.dockerfile.parser import decode, detect_syntax, parse
-from arkwright.frontends.dockerfile.stages import check_cycles, group
+from arkwright.frontends.dockerfile.stages import StageTable, check_cycles, group
 from arkwright.frontends.dockerfile.suggest import did_you_mean
 from arkwright.frontends.dockerfile.syntax import Arg, Dockerfile
 from arkwright.frontends.dockerfile.tokens import warning
+
+# A build shows no more findings of checks than this; all of them are shown by a call of its own.
+SHOWN_FINDINGS = 50
 
 # docker/dockerfile and docker/dockerfile-upstream, any tag and digest; the registry may be spelt out.
 _STANDARD = re.compile(
@@ -32,24 +38,17 @@ def build(bridge: Bridge, request: FrontendRequest) -> FrontendResult:
     Raises `UserError` with all diagnostics that could be collected.
     """
     check_epoch(request.build_args)
-    warnings = _Warnings(bridge)
-    file = load(bridge, request, warnings)
-    check_syntax(file, request)
-    parsed = parse(file)
-    for found in parsed.warnings:
-        warnings.add(found)
-    problems = [*parsed.problems, *parse_check_directive(parsed)[1]]
-    if problems:
-        raise UserError(*problems)
-    table = group(parsed)
-    check_cycles(table)
+    opened = open_file(bridge, request, bridge.warn, SHOWN_FINDINGS)
     images = []
     used: set[str] = set()
     for platform in request.platforms or (request.build_platform,):
-        converter = Converter(bridge, request, table, platform, parsed.escape, warnings.add)
+        converter = Converter(
+            bridge, request, opened.table, platform, opened.file.escape, opened.findings.add
+        )
         images.append(converter.convert())
         used |= converter.build.used_args
-    _warn_unused(request, parsed, used, warnings)
+    warn_unused(request, opened.file, used, opened.findings)
+    opened.findings.close()
     metadata = {}
     proxies = proxy_environment(request.build_args)
     if proxies:
@@ -57,7 +56,39 @@ def build(bridge: Bridge, request: FrontendRequest) -> FrontendResult:
     return FrontendResult(images=tuple(images), metadata=metadata)
 
 
-def load(bridge: Bridge, request: FrontendRequest, warnings: _Warnings) -> SourceFile:
+class Opened(msgspec.Struct, frozen=True):
+    """A file that was parsed and linted, and where its findings go."""
+
+    file: Dockerfile
+    table: StageTable
+    findings: Findings
+
+
+def open_file(
+    bridge: Bridge, request: FrontendRequest, warn: Callable[[Diagnostic], None], limit: int
+) -> Opened:
+    """Read, parse and lint the request's file.
+
+    Raises `UserError` with all problems that need no base image to be seen.
+    """
+    findings = Findings(warn, limit)
+    file = load(bridge, request, findings)
+    check_syntax(file, request)
+    parsed = parse(file)
+    problems = [*parsed.problems, *findings.configure(parsed, request.build_args)]
+    for found in parsed.warnings:
+        findings.add(found)
+    if problems:
+        raise UserError(*problems)
+    table = group(parsed)
+    check_cycles(table)
+    platform = (request.platforms or (request.build_platform,))[0]
+    for found in (*lint(table), *lint_from(table, request, platform, parsed.escape)):
+        findings.add(found)
+    return Opened(parsed, table, findings)
+
+
+def load(bridge: Bridge, request: FrontendRequest, warnings: Findings) -> SourceFile:
     """The Dockerfile's text: the request's own, or the named file, or `dockerfile`.
 
     Raises `UserError` `dockerfile-not-found`, `dockerfile-encoding`.
@@ -115,22 +146,8 @@ def _unsupported(what: str) -> ArkwrightError:
     )
 
 
-class _Warnings:
-    """Passes each warning on once: platforms repeat them."""
-
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
-        self._seen: set[tuple[str, str, int]] = set()
-
-    def add(self, diagnostic: Diagnostic) -> None:
-        place = diagnostic.labels[0].span.start if diagnostic.labels else -1
-        key = (diagnostic.code, diagnostic.message, place)
-        if key not in self._seen:
-            self._seen.add(key)
-            self._bridge.warn(diagnostic)
-
-
-def _warn_unused(request: FrontendRequest, parsed: Dockerfile, used: set[str], warnings: _Warnings) -> None:
+def warn_unused(request: FrontendRequest, parsed: Dockerfile, used: set[str], warnings: Findings) -> None:
+    """Warn about build arguments that no ARG declares."""
     declared = {
         item.name.text for found in parsed.instructions if isinstance(found, Arg) for item in found.items
     }

@@ -24,6 +24,7 @@ from arkwright.frontends.dockerfile.convert_copy import convert_transfer
 from arkwright.frontends.dockerfile.convert_run import convert_run
 from arkwright.frontends.dockerfile.convert_workdir import convert_workdir
 from arkwright.frontends.dockerfile.draft import Draft, Ref
+from arkwright.frontends.dockerfile.lint_stage import wrong_platform
 from arkwright.frontends.dockerfile.plan import Planned, Planner
 from arkwright.frontends.dockerfile.stages import StageTable
 from arkwright.frontends.dockerfile.state import DEFAULT_PATH, Build, StageState, Step, numbered
@@ -134,6 +135,10 @@ class Converter:
             )
             return empty, platform
         image = base.image.config
+        found = Platform(image.os, image.architecture, image.variant)
+        odd = wrong_platform(planned.base_name, planned.platform, found)
+        if odd is not None:
+            self.build.warn(odd)
         config = msgspec.structs.replace(image.config, on_build=())
         return msgspec.structs.replace(image, created="", config=config, rootfs=RootFS()), planned.platform
 

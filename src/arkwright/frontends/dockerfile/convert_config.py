@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from arkwright.frontends.dockerfile import syntax, values
 from arkwright.frontends.dockerfile.buildargs import NOT_IN_ENVIRONMENT
+from arkwright.frontends.dockerfile.lint_stage import odd_port, shell_form
 from arkwright.frontends.dockerfile.state import StageState, Step
 from arkwright.frontends.dockerfile.syntax import CommandLine
 from arkwright.frontends.dockerfile.tokens import Token
@@ -66,6 +67,8 @@ def convert_expose(step: Step, instruction: syntax.Expose) -> None:
     ports: list[str] = []
     for token in instruction.ports:
         for word in step.expanded(token)[1]:
+            for found in odd_port(word, token):
+                step.build.warn(found)
             ports += values.parse_ports(Token(word, token.span))
     # Instruction order would make two spellings of one set differ.
     ports = list(dict.fromkeys(ports))
@@ -84,7 +87,13 @@ def convert_volume(step: Step, instruction: syntax.Volume) -> None:
     step.record(f"VOLUME [{' '.join(texts)}]")
 
 
+def _check_form(step: Step, command: CommandLine) -> None:
+    if not step.state.config.shell and (found := shell_form(step.instruction.name, command)) is not None:
+        step.build.warn(found)
+
+
 def convert_cmd(step: Step, instruction: syntax.Cmd) -> None:
+    _check_form(step, instruction.command)
     words = with_shell(step.state, instruction.command)
     step.state.configure(cmd=words, args_escaped=True)
     step.state.cmd_given = True
@@ -93,6 +102,7 @@ def convert_cmd(step: Step, instruction: syntax.Cmd) -> None:
 
 def convert_entrypoint(step: Step, instruction: syntax.Entrypoint) -> None:
     """Set the entrypoint; a CMD that was inherited goes, one of this stage stays."""
+    _check_form(step, instruction.command)
     words = with_shell(step.state, instruction.command)
     step.state.configure(entrypoint=words or None)
     if not step.state.cmd_given:

@@ -12,7 +12,7 @@ from arkwright.frontends.dockerfile.draft import Inputs, Ref, clean, join
 from arkwright.frontends.dockerfile.plan import origin_key
 from arkwright.frontends.dockerfile.state import Step
 from arkwright.frontends.dockerfile.syntax import Add, Copy, Heredoc, Transfer
-from arkwright.frontends.dockerfile.tokens import Token
+from arkwright.frontends.dockerfile.tokens import Token, warning
 from arkwright.frontends.dockerfile.words import Rules
 from arkwright.graph.definition import VertexMetadata
 from arkwright.graph.ops import CopyAction, FileAction, FileOp, MergeOp, MkFileAction, SourceOp
@@ -115,6 +115,7 @@ class _Sources:
         tree = self._tree()
         parents = isinstance(self.instruction, Copy) and self.instruction.parents
         source = _with_pivot(token.text) if parents else clean(token.text)
+        self._check_ignored(token, source)
         self.step.build.draft.use(tree, source)
         unpack = isinstance(self.instruction, Add) and self.instruction.unpack is not False
         return {
@@ -126,6 +127,15 @@ class _Sources:
             "attempt_unpack": unpack,
             "parents": parents,
         }
+
+    def _check_ignored(self, token: Token, source: str) -> None:
+        instruction = self.instruction
+        if isinstance(instruction, Copy) and instruction.origin is not None:
+            return
+        path = clean(source).lstrip("/")
+        if not any(char in path for char in "*?[\\") and self.step.build.ignored(path):
+            message = f"{instruction.name} names {token.text}, which the ignore file excludes"
+            self.step.build.warn(warning("copy-ignored-file", message, token.span))
 
     def _tree(self) -> Ref | None:
         build, instruction = self.step.build, self.instruction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from arkwright.frontends.dockerfile import syntax
 from arkwright.frontends.dockerfile.draft import Inputs, join
+from arkwright.frontends.dockerfile.lint_stage import relative_workdir
 from arkwright.frontends.dockerfile.state import Step
 from arkwright.graph.ops import FileOp, MkDirAction, Owner
 
@@ -12,7 +13,11 @@ _ROOT = ("", "0", "root")
 
 def convert_workdir(step: Step, instruction: syntax.Workdir) -> None:
     """Go to a directory, made with its parents for the current user; `/` makes nothing."""
-    directory = join(step.state.workdir, step.expand(instruction.path).text)
+    path = step.expand(instruction.path).text
+    if not step.state.workdir_given and (found := relative_workdir(path, instruction.path)) is not None:
+        step.build.warn(found)
+    step.state.workdir_given = True
+    directory = join(step.state.workdir, path)
     step.state.configure(working_dir=directory)
     if directory == "/":
         step.record("WORKDIR /")

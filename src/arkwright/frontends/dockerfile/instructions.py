@@ -109,7 +109,13 @@ def _from(parts: Parts) -> Instruction:
                 words[2].span,
                 hint="begin with a letter; letters, digits, '-', '_' and '.' may follow",
             )
-    return syntax.From(**parts.common(), base=words[0], stage=stage, platform=parts.flags.text("platform"))
+    return syntax.From(
+        **parts.common(),
+        base=words[0],
+        as_word=words[1] if named else None,
+        stage=stage,
+        platform=parts.flags.text("platform"),
+    )
 
 
 def _arg(parts: Parts) -> Instruction:

@@ -84,7 +84,7 @@ class _Run:
             if line.blank_continuation is not None:
                 self.warnings.append(
                     warning(
-                        "empty-continuation",
+                        "no-empty-continuation",
                         "a blank line inside of an instruction: it does not end there",
                         line.blank_continuation,
                     )

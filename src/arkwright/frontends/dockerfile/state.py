@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +20,9 @@ from arkwright.frontends.dockerfile.words import Rules, expand_token
 from arkwright.graph.definition import VertexMetadata
 from arkwright.oci.config import Execution, History, ImageConfig
 from arkwright.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from arkwright.sources.ignore import Matcher
 
 HISTORY_COMMENT = "arkwright.dockerfile.v0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -43,6 +47,7 @@ class StageState:
         self.env: dict[str, str] = {}
         self.args: dict[str, str | None] = {}
         self.cmd_given = False
+        self.workdir_given = False
         self.step = 0
         self.steps = 0
 
@@ -54,6 +59,7 @@ class StageState:
         child.history = list(self.history)
         child.env = dict(self.env)
         child.args = dict(self.args)
+        child.workdir_given = self.workdir_given
         return child
 
     def start_environment(self) -> None:
@@ -134,6 +140,17 @@ class Build:
         self.used_args: set[str] = set()
         self.many_platforms = len(request.platforms) > 1
         self.single_stage = False
+        self._ignored: Matcher | None = None
+
+    def ignored(self, path: str) -> bool:
+        """Whether the ignore file excludes a path of the context and all that is below it."""
+        if not self.request.context_exclude:
+            return False
+        if self._ignored is None:
+            from arkwright.sources.ignore import Matcher
+
+            self._ignored = Matcher(self.request.context_exclude)
+        return self._ignored.may_prune(path)
 
     def context(self) -> Ref:
         """The tree of the build's main context."""
@@ -173,7 +190,7 @@ class Step:
                 known = [*self.state.env, *self.state.args]
                 self.build.warn(
                     warning(
-                        "undefined-variable",
+                        "undefined-var",
                         f"${name} is not set: it expands to nothing",
                         token.part(start, end),
                         hint=did_you_mean(f"${name}", [f"${option}" for option in known]),

@@ -79,7 +79,10 @@ class CommandLine(msgspec.Struct, frozen=True):
 
 
 class From(Instruction, frozen=True, kw_only=True):
+    """`stage` is in lower case, its place has it as written; `as_word` is the AS before it."""
+
     base: Token
+    as_word: Token | None = None
     stage: Token | None = None
     platform: Token | None = None
 

@@ -106,6 +106,8 @@ class LineReader:
                     line.comments = tuple(comments)
                     return line
                 comments.clear()
+            else:
+                comments.clear()
         return None
 
     def heredoc(self, terminator: str, chomp: bool) -> Token | None:

@@ -1,0 +1,197 @@
+"""The check of a store: what its records say against what is there.
+
+Under the exclusive lease and in the worker, as clean-up. A repair removes what is wrong and all
+that stands on it, so that the next build makes it anew; it never invents anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import msgspec
+
+from arkwright.cache.inventory import (
+    FAILED_STEPS,
+    Inventory,
+    layers_of,
+    take_inventory,
+)
+from arkwright.cache.prune import HTTP, downloads
+from arkwright.cache.reach import reach
+from arkwright.cache.records import RECORDS, SIBLINGS
+from arkwright.snapshot.base import Layer
+from arkwright.snapshot.layers import BUCKET as LAYERS
+from arkwright.snapshot.layers import FS, LayerRecords, directory_path
+from arkwright.store.store import Store
+
+_READ = 1 << 20
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that is wrong: `kind` is a fixed word, `subject` a digest, id, key or name.
+
+    `garbage` is what a killed process may leave: it takes disk and does no harm.
+    """
+
+    kind: str
+    subject: str
+    message: str
+    garbage: bool = False
+
+
+def check(store: Store, *, repair: bool = False) -> list[Finding]:
+    """Everything that is wrong; with `repair`, it is removed.
+
+    A repair may uncover what stood on what was removed: it goes on until nothing is found.
+    """
+    checked: dict[str, bool] = {}
+    found = _Check(store, checked).run()
+    if not repair:
+        return found
+    everything, last = list(found), found
+    while last:
+        for finding in last:
+            _remove(store, finding)
+        os.sync()
+        last = [finding for finding in _Check(store, checked).run() if finding not in everything]
+        everything += last
+    store.empty_trash()
+    return everything
+
+
+class _Check:
+    """One pass. `checked` remembers which blobs were read and whether they were whole."""
+
+    def __init__(self, store: Store, checked: dict[str, bool]) -> None:
+        self._store = store
+        self._checked = checked
+        self._found: list[Finding] = []
+
+    def run(self) -> list[Finding]:
+        inventory = take_inventory(self._store.metadata)
+        for bucket, key in inventory.unreadable:
+            self._add("unreadable-entry", f"{bucket}/{key}", f"the entry {key} of {bucket} cannot be read")
+        self._blobs()
+        self._names()
+        self._layers(inventory)
+        self._directories(inventory)
+        self._users(inventory)
+        self._downloads()
+        return self._found
+
+    def _add(self, kind: str, subject: str, message: str, *, garbage: bool = False) -> None:
+        self._found.append(Finding(kind, subject, message, garbage))
+
+    def _blobs(self) -> None:
+        content = self._store.content
+        for digest in sorted(content.digests()):
+            if not self._whole(digest):
+                self._add("corrupt-blob", digest, f"blob {digest} does not have this digest")
+
+    def _whole(self, digest: str) -> bool:
+        path = blob_path(self._store, digest)
+        if digest not in self._checked:
+            algorithm = digest.partition(":")[0]
+            hasher = hashlib.new(algorithm)
+            with open(path, "rb", buffering=0) as blob:
+                while chunk := blob.read(_READ):
+                    hasher.update(chunk)
+            self._checked[digest] = digest == f"{algorithm}:{hasher.hexdigest()}"
+        return self._checked[digest]
+
+    def _names(self) -> None:
+        for name, root in self._store.names.list():
+            missing = sorted(reach(self._store.content, [root]).missing)
+            if missing:
+                self._add(
+                    "incomplete-image", name, f"{name} lacks {len(missing)} blobs, the first is {missing[0]}"
+                )
+
+    def _layers(self, inventory: Inventory) -> None:
+        for layer_id, layer in inventory.layers.items():
+            lost = [parent for parent in layer.parents if parent not in inventory.layers]
+            if lost:
+                self._add(
+                    "layer-without-parent", layer_id, f"layer {layer_id} stands on {lost[0]}, which is gone"
+                )
+            elif layer.unpacked and not self._has_tree(layer):
+                self._add("layer-without-directory", layer_id, f"layer {layer_id} has no directory")
+
+    def _has_tree(self, layer: Layer) -> bool:
+        return os.path.isdir(directory_path(self._store.root_path, layer.id) + FS)
+
+    def _directories(self, inventory: Inventory) -> None:
+        root_path = self._store.root_path
+        known = {directory_path(root_path, id) for id, layer in inventory.layers.items() if layer.unpacked}
+        layers_path = os.path.join(root_path, "layers")
+        for name in sorted(os.listdir(layers_path)):
+            if os.path.join(layers_path, name) not in known:
+                self._add(
+                    "orphan-directory",
+                    name,
+                    f"the directory layers/{name} belongs to no layer",
+                    garbage=True,
+                )
+
+    def _users(self, inventory: Inventory) -> None:
+        for key, record in inventory.records.items():
+            lost = [id for id in layers_of(record.results) if id not in inventory.layers]
+            if lost:
+                self._add("record-without-layer", key, f"record {key} gives layer {lost[0]}, which is gone")
+        for name, step in inventory.failed.items():
+            lost = [id for id in step.layers if id not in inventory.layers]
+            if lost:
+                self._add(
+                    "failed-step-without-layer", name, f"failed step {name} needs {lost[0]}, which is gone"
+                )
+        for name, _ in self._store.metadata.items(SIBLINGS):
+            if name.partition("/")[2] not in inventory.records:
+                self._add("stray-index-entry", name, f"the index of records names {name}, which is gone")
+
+    def _downloads(self) -> None:
+        for key, digest in downloads(self._store):
+            if not digest or not self._store.content.has(digest):
+                self._add("download-without-blob", key, f"download {key} has lost its file {digest}")
+
+
+def blob_path(store: Store, digest: str) -> str:
+    """Where a blob is, also one whose name is no digest at all."""
+    algorithm, _, encoded = digest.partition(":")
+    return os.path.join(store.root_path, "blobs", algorithm, encoded)
+
+
+def _remove(store: Store, finding: Finding) -> None:
+    subject, metadata = finding.subject, store.metadata
+    if finding.kind == "corrupt-blob":
+        store.trash(blob_path(store, subject))
+    elif finding.kind == "incomplete-image":
+        store.names.remove(subject)
+    elif finding.kind == "layer-without-directory":
+        _forget_tree(store, subject)
+    elif finding.kind == "orphan-directory":
+        store.trash(os.path.join(store.root_path, "layers", subject))
+    else:
+        bucket = _BUCKETS.get(finding.kind)
+        if bucket is None:
+            bucket, _, subject = subject.partition("/")
+        metadata.delete(bucket, subject)
+
+
+_BUCKETS = {
+    "layer-without-parent": LAYERS,
+    "record-without-layer": RECORDS,
+    "failed-step-without-layer": FAILED_STEPS,
+    "stray-index-entry": SIBLINGS,
+    "download-without-blob": HTTP,
+}
+
+
+def _forget_tree(store: Store, layer_id: str) -> None:
+    """A layer that came as a blob can be unpacked again; one that a step made is made again."""
+    records = LayerRecords(store.metadata)
+    layer = records.get(layer_id)
+    if layer is not None and layer.origin == "applied":
+        records.forget_tree(layer_id)
+    else:
+        store.metadata.delete(LAYERS, layer_id)

@@ -1,0 +1,75 @@
+"""The records of a store, decoded at once, for those who look at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from arkwright.cache.records import RECORDS, Record
+from arkwright.snapshot.base import Layer
+from arkwright.snapshot.layers import BUCKET as LAYERS
+from arkwright.store.metadata import Metadata
+
+# The bucket of failed steps, whose trees are kept to be looked at (see `ops.exec`).
+FAILED_STEPS = "failed-steps"
+
+
+class Layered(msgspec.Struct, frozen=True):
+    """What records and failed steps have in common: a tree, as ids of layers, lowest first."""
+
+    layers: tuple[str, ...] = ()
+
+
+class Inventory(msgspec.Struct):
+    """Everything that refers to layers. `unreadable` are pairs of bucket and key."""
+
+    records: dict[str, Record] = {}
+    layers: dict[str, Layer] = {}
+    failed: dict[str, Layered] = {}
+    unreadable: list[tuple[str, str]] = []
+
+
+def take_inventory(metadata: Metadata) -> Inventory:
+    """Read it all."""
+    found = Inventory()
+    for key, data in metadata.items(RECORDS):
+        try:
+            found.records[key] = msgspec.json.decode(data, type=Record)
+        except msgspec.MsgspecError:
+            found.unreadable.append((RECORDS, key))
+    for key, data in metadata.items(LAYERS):
+        try:
+            found.layers[key] = msgspec.json.decode(data, type=Layer)
+        except msgspec.MsgspecError:
+            found.unreadable.append((LAYERS, key))
+    for key, data in metadata.items(FAILED_STEPS):
+        try:
+            found.failed[key] = msgspec.json.decode(data, type=Layered)
+        except msgspec.MsgspecError:
+            found.unreadable.append((FAILED_STEPS, key))
+    return found
+
+
+def layers_of(results: Iterable[bytes]) -> tuple[str, ...]:
+    """The layer ids in encoded results; what is no tree (a context) has none."""
+    found: dict[str, None] = {}
+    for data in results:
+        try:
+            found.update(dict.fromkeys(msgspec.json.decode(data, type=Layered).layers))
+        except msgspec.MsgspecError:
+            continue
+    return tuple(found)
+
+
+def with_parents(layers: Iterable[str], known: dict[str, Layer]) -> set[str]:
+    """Layers with everything that they were made on."""
+    found: set[str] = set()
+    pending = list(layers)
+    while pending:
+        layer_id = pending.pop()
+        if layer_id not in found:
+            found.add(layer_id)
+            layer = known.get(layer_id)
+            pending.extend(layer.parents if layer is not None else ())
+    return found

@@ -1,0 +1,89 @@
+"""`arkwright explain`: why each step of a build ran, or from where it was taken."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from arkwright.cli.images import open_store
+from arkwright.cli.invocation import Invocation
+from arkwright.cli.parameters import Arguments, root_option
+
+if TYPE_CHECKING:
+    from arkwright.cache.explain import Explained
+
+_WIDTH = 200
+
+
+@click.command(
+    "explain",
+    cls=Arguments,
+    short_help="Say why steps of a build ran or were cached.",
+    epilog="""\
+\b
+Examples:
+  arkwright explain                        # the last build
+  arkwright explain 20250131-142501        # a build by its id, or the beginning of it
+  arkwright explain --format json
+""",
+)
+@click.argument("build", required=False, default="")
+@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", help="How to print.")
+@root_option
+@click.pass_obj
+def explain(invocation: Invocation, /, build: str, form: str, root_path: str | None) -> None:
+    """Say why each step of a build ran: there was no earlier record, or what differs from the nearest
+    one. For cached steps: from when, and from which build. BUILD is the id of a build; the last one by
+    default."""
+    from arkwright.cache.explain import explain
+
+    with open_store(invocation, root_path) as store:
+        found = explain(store, build)
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return
+    click.echo(f"build {found.build}")
+    for step in found.steps:
+        click.echo(describe(step), nl=False)
+
+
+def describe(step: Explained) -> str:
+    """A step's lines."""
+    from arkwright.diagnostics.cells import escape
+
+    word = "cached" if step.reason == "cached" else "failed" if step.failed else "ran"
+    lines = [f"{word:<6}  {escape(_short(step.name))}", f"        {_reason(step)}"]
+    for difference in step.differences:
+        lines.append(f"          {escape(_short(difference.field))}")
+        for sign, value in (("-", difference.old), ("+", difference.new)):
+            if value:
+                lines.append(f"            {sign} {escape(_short(value))}")
+    return "\n".join(lines) + "\n"
+
+
+def _reason(step: Explained) -> str:
+    from arkwright.diagnostics.cells import escape
+
+    source = f"build {step.build}" if step.build else "an earlier build"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(step.recorded_at / 1e9))
+    near = f" of `{escape(_short(step.nearest))}`" if step.nearest and step.nearest != step.name else ""
+    if step.reason == "cached":
+        how = "; its inputs came out equal" if step.by == "content" else ""
+        return f"from {source}, {since}{how}"
+    if step.reason == "inputs-changed":
+        return f"the same operation was recorded by {source}, {since}, on other inputs:"
+    if step.reason == "fields-changed":
+        return f"the nearest record is{near} by {source}, {since}; it differs in:"
+    if step.reason == "not-asked":
+        return f"{source} recorded the same, {since}, but the cache was not asked or its layers were gone"
+    if step.reason == "not-recorded":
+        return "it left no record: it failed, what it read changed meanwhile, or a clean-up removed it"
+    return "no earlier record of such a step"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
