@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from arkwright.cli import values
 from arkwright.cli.images import field
 from arkwright.cli.outputs import output, outputs
-from arkwright.cli.run import environment
 from arkwright.cli.session import agents, secrets
 from arkwright.diagnostics.errors import ArkwrightError, UsageError
 from arkwright.exporters.base import Output
@@ -168,10 +167,14 @@ def test_platforms() -> None:
 def test_build_args_take_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERE", "yes")
     monkeypatch.delenv("NOWHERE", raising=False)
-    assert values.build_args(("A=1", "A=2", "HERE", "NOWHERE", "E=")) == {"A": "2", "HERE": "yes", "E": ""}
-    assert environment(("A=1", "HERE", "NOWHERE")) == {"A": "1", "HERE": "yes"}
+    assert values.settings("--build-arg", ("A=1", "A=2", "HERE", "NOWHERE", "E=")) == {
+        "A": "2",
+        "HERE": "yes",
+        "E": "",
+    }
+    assert values.settings("--env", ("A=1", "HERE", "NOWHERE")) == {"A": "1", "HERE": "yes"}
     with pytest.raises(UsageError) as caught:
-        values.build_args(("=x",))
+        values.settings("--build-arg", ("=x",))
     assert code_of(caught) == "invalid-option-value"
 
 

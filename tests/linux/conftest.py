@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from linux_harness import SCRIPTS, Started, identity_prefix
+from linux_harness import SCRIPTS, Started
+
+from identities import identity_prefix
 
 
 @pytest.fixture(params=["root", "subids", "single"])

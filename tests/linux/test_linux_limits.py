@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from linux_harness import identity_prefix
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.linux import limits, namespaces
+from identities import identity_prefix
 
 
 def test_default_capabilities_are_the_engines_fourteen() -> None:

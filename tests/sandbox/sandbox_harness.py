@@ -17,7 +17,7 @@ from arkwright.sandbox.spec import StepSpec, StepStatus
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "linux"))
 
-from linux_harness import identity_prefix
+from identities import identity_prefix
 
 DRIVER = Path(__file__).parent / "drive.py"
 BUSYBOX = "/bin/busybox"

@@ -28,7 +28,7 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
         dockerfile=dockerfile,
         names=tuple(dict.fromkeys(names)),
         target=options["target"] or "",
-        build_args=values.build_args(options["build_arg"]),
+        build_args=values.settings("--build-arg", options["build_arg"]),
         named_contexts=_contexts(options["build_context"]),
         platforms=values.platforms(options["platform"]),
         outputs=found,

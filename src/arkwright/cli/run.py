@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 
 import click
 
+from arkwright.cli import values
 from arkwright.cli.build_options import NETWORKS
 from arkwright.cli.images import IMAGE_HELP, platform_option
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch
-from arkwright.cli.values import invalid
 from arkwright.diagnostics.errors import UsageError
 
 
@@ -94,7 +93,7 @@ def run(
         image="" if failed_step else words[0],
         failed_step=failed_step,
         command=words if failed_step else words[1:],
-        env=environment(env),
+        env=values.settings("--env", env),
         cwd=workdir,
         user=user,
         network=network,
@@ -104,17 +103,3 @@ def run(
         platform=parse_platform(platform) if platform else None,
     )
     ctx.exit(run_image(request, invocation.store_root(root_path)))
-
-
-def environment(texts: tuple[str, ...]) -> dict[str, str]:
-    """`NAME=VALUE`, or `NAME` for the value in the environment (left out when there is none)."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name:
-            invalid("--env", text, "write NAME=VALUE, or NAME to take it from the environment")
-        if equals:
-            found[name] = value
-        elif name in os.environ:
-            found[name] = os.environ[name]
-    return found

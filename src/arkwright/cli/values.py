@@ -102,13 +102,13 @@ def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     return dict(pair(option, text) for text in texts)
 
 
-def build_args(texts: tuple[str, ...]) -> dict[str, str]:
+def settings(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     """`NAME=VALUE`, or `NAME` for the value in the environment (left out when there is none)."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name:
-            invalid("--build-arg", text, "write NAME=VALUE, or NAME to take it from the environment")
+            invalid(option, text, "write NAME=VALUE, or NAME to take it from the environment")
         if equals:
             found[name] = value
         elif name in os.environ:

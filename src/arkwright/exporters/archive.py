@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from arkwright.exporters.base import AssembledImage, BuiltImage, ExportReport, Output
-from arkwright.exporters.means import ExportMeans
+from arkwright.exporters.means import WithMeans
 from arkwright.exporters.outputs import flag, names_of
 from arkwright.images.archives import Format, save
 
 
-class OciExporter:
+class OciExporter(WithMeans):
     """An OCI archive, or with `tar=false` an OCI layout directory."""
-
-    def __init__(self, means: ExportMeans) -> None:
-        self._means = means
 
     def __call__(
         self,
@@ -29,11 +26,8 @@ class OciExporter:
         return ExportReport(type="oci", destination=output.dest, digest=image.root.digest, names=names)
 
 
-class DockerExporter:
+class DockerExporter(WithMeans):
     """A docker archive, or without `dest` straight into docker or podman."""
-
-    def __init__(self, means: ExportMeans) -> None:
-        self._means = means
 
     def __call__(
         self,

@@ -16,7 +16,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.exporters.base import AssembledImage, BuiltImage, ExportReport, Output
-from arkwright.exporters.means import ExportMeans, View
+from arkwright.exporters.means import ExportMeans, View, WithMeans
 from arkwright.exporters.outputs import flag
 from arkwright.images.destination import not_writable, open_destination
 from arkwright.layer.diff import diff
@@ -29,11 +29,8 @@ from arkwright.store.space import space_needed
 _COPY_SIZE = 1 << 20
 
 
-class LocalExporter:
+class LocalExporter(WithMeans):
     """Copies trees into a directory; files that are there are replaced, others stay."""
-
-    def __init__(self, means: ExportMeans) -> None:
-        self._means = means
 
     def __call__(
         self,
@@ -57,11 +54,8 @@ class LocalExporter:
         return ExportReport(type="local", destination=output.dest)
 
 
-class TarExporter:
+class TarExporter(WithMeans):
     """Writes the merged tree as one tar."""
-
-    def __init__(self, means: ExportMeans) -> None:
-        self._means = means
 
     def __call__(
         self,

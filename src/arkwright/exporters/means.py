@@ -27,3 +27,10 @@ class ExportMeans(NamedTuple):
     keep_owner: bool = False
     tls_verify: bool | None = None
     progress: ReportProgress | None = None
+
+
+class WithMeans:
+    """What every exporter is made with."""
+
+    def __init__(self, means: ExportMeans) -> None:
+        self._means = means

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.exporters.base import AssembledImage, BuiltImage, ExportReport, Output
-from arkwright.exporters.means import ExportMeans
+from arkwright.exporters.means import ExportMeans, WithMeans
 from arkwright.exporters.outputs import flag, names_of
 from arkwright.oci.reference import parse_reference
 
 
-class ImageExporter:
+class ImageExporter(WithMeans):
     """Names the image in the local store; with `push=true` it is pushed too."""
-
-    def __init__(self, means: ExportMeans) -> None:
-        self._means = means
 
     def __call__(
         self,
@@ -36,11 +33,8 @@ class ImageExporter:
         )
 
 
-class RegistryExporter:
+class RegistryExporter(WithMeans):
     """Pushes the image to every name that it has."""
-
-    def __init__(self, means: ExportMeans) -> None:
-        self._means = means
 
     def __call__(
         self,
