@@ -17,6 +17,8 @@ from arkwright.layer.apply import apply
 from arkwright.layer.rooted import Root
 from arkwright.layer.tar_read import Limits, read_tar
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs-root: gives files their owners")
+
 GOOD = tar_of([change("a", data=b"x" * 700), change("b", data=b"y")])
 LINK, SYMLINK, DIR = ({"type": kind} for kind in (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE))
 

@@ -15,6 +15,8 @@ from arkwright.layer.rooted import Root
 from arkwright.ops.file import make_directory, make_file, make_symlink, remove
 from arkwright.ops.file_copy import Copier
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs-root: gives files their owners")
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:

@@ -15,6 +15,8 @@ from arkwright.layer.rooted import Root
 from arkwright.ops.file_copy import Copier, Excluded
 from arkwright.ops.modes import parse_mode
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs-root: gives files their owners")
+
 OLD = 1_000_000_000 * 10**9
 
 
