@@ -13,6 +13,14 @@ import pytest
 from building import Builder, Context, MakeBuilder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_credentials_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Outside judges look for credentials here; /run/containers may be closed to this user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """A directory that every user may enter."""

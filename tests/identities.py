@@ -17,7 +17,7 @@ NOBODY = 65534
 def identity_prefix(name: str) -> tuple[list[str], int]:
     """The command prefix and uid for `root`, `subids` or `single`; skips when this host cannot."""
     if os.geteuid() != 0:
-        pytest.skip("needs-root: switching to other users")
+        return _ourselves(name)
     if name == "root":
         return [], 0
     if name == "single":
@@ -26,6 +26,21 @@ def identity_prefix(name: str) -> tuple[list[str], int]:
         pytest.skip("needs-newuidmap: a user with subordinate ids (packages uidmap, passwd)")
     uid = _subid_user()
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--init-groups"], uid
+
+
+def _ourselves(name: str) -> tuple[list[str], int]:
+    """The user that runs the tests, if that is one of this kind."""
+    uid = os.geteuid()
+    if name == "root":
+        pytest.skip("needs-root: switching to other users")
+    ranges = Path("/etc/subuid").read_text() if os.path.exists("/etc/subuid") else ""
+    names = {str(uid), pwd.getpwuid(uid).pw_name}
+    has_ids = bool(names & {line.split(":")[0] for line in ranges.splitlines()})
+    if name == "subids" and not (has_ids and shutil.which("newuidmap")):
+        pytest.skip("needs-newuidmap: a user with subordinate ids (packages uidmap, passwd)")
+    if name == "single" and has_ids:
+        pytest.skip("needs-root: switching to a user without subordinate ids")
+    return [], uid
 
 
 def _subid_user() -> int:

@@ -19,6 +19,7 @@ from arkwright.diagnostics.errors import ArkwrightError
 from arkwright.layer.codec import decompress
 from arkwright.layer.tar_read import read_tar
 from arkwright.store.store import Store
+from identities import identity_prefix
 
 
 def code_of(store: Store, name: str, **options: object) -> str:
@@ -57,6 +58,7 @@ def test_a_missing_tool_is_named_with_the_line_that_installs_it(
 def test_an_unreachable_mirror_is_said_so(store: Store) -> None:
     if shutil.which("mmdebstrap") is None:
         pytest.skip("needs-mmdebstrap: not installed")
+    identity_prefix("root" if os.geteuid() == 0 else "subids")
     said: list[str] = []
     assert (
         code_of(store, "debian:bookworm", mirror="http://127.0.0.1:9/debian", report=said.append)

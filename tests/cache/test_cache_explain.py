@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import json
 import tarfile
 import time
@@ -137,6 +138,7 @@ def test_a_hostile_tar_changes_no_mount(store: Store) -> None:
         with tarfile.open(fileobj=data, mode="w") as tar:
             member = tarfile.TarInfo(name)
             member.size = 1
+            member.uid, member.gid = os.geteuid(), os.getegid()
             tar.addfile(member, io.BytesIO(b"x"))
         data.seek(0)
         return data

@@ -20,6 +20,7 @@ class AgentForward:
         self._listener = socket.socket(socket.AF_UNIX)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._closed = False
         try:
             _bind_short(self._listener, path)
             os.chown(path, uid, gid)
@@ -36,6 +37,7 @@ class AgentForward:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
+            self._closed = True
             for item in self._open:
                 with contextlib.suppress(OSError):
                     item.shutdown(socket.SHUT_RDWR)
@@ -50,10 +52,10 @@ class AgentForward:
 
     def _join(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as agent:
-            with self._lock:
-                self._open.update((client, agent))
             try:
+                self._note(client)
                 agent.connect(self._source)
+                self._note(agent)
                 back = threading.Thread(target=_copy, args=(agent, client), name="agent", daemon=True)
                 back.start()
                 _copy(client, agent)
@@ -63,6 +65,13 @@ class AgentForward:
             finally:
                 with self._lock:
                     self._open.difference_update((client, agent))
+
+    def _note(self, end: socket.socket) -> None:
+        """From now on `close` ends this one too; OSError when that was called already."""
+        with self._lock:
+            if self._closed:
+                raise ConnectionAbortedError
+            self._open.add(end)
 
 
 def _bind_short(listener: socket.socket, path: str) -> None:
