@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,10 @@ class Builder:
         status: int = 0,
         umask: int = 0o022,
         input: bytes | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Done:
         done = subprocess.run(
-            self.command(*args), cwd=cwd or self.home, env=self.env, umask=umask, timeout=TIMEOUT_S,
+            self.command(*args), cwd=cwd or self.home, env=self.env, umask=umask, timeout=timeout_s,
             capture_output=True, check=False, input=input if input is not None else b"",
         )  # fmt: skip
         out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
@@ -116,3 +118,19 @@ def processes_with(marker: str) -> list[int]:
             if marker.encode() in text:
                 found.append(int(name))
     return found
+
+
+def wait_until_gone(marker: str) -> None:
+    """Wait until no process has the marker on its command line."""
+    deadline = time.monotonic() + 30
+    while processes_with(marker):
+        assert time.monotonic() < deadline, f"processes with {marker} survive: {processes_with(marker)}"
+        time.sleep(0.01)
+
+
+def host_mounts() -> set[str]:
+    """The mounts of this mount namespace, but for those that other tests make meanwhile for
+    themselves: stores on file systems of their own, roots that mmdebstrap fills."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    own = ("test-store ", "/dev/loop")
+    return {line for line in lines if "/mmdebstrap." not in line and not line.startswith(own)}

@@ -1,46 +1,15 @@
-"""A small language for facts about COPY and ADD: what is in the context, what is in the result."""
+"""Small cases of whole builds: what is in the context, what is in the result."""
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from building import Builder
-
-OLD_S = 1_000_000_000
-
-
-class Node(NamedTuple):
-    """One thing in a context. `kind` is file, dir, link, hard or fifo; `data` content or target."""
-
-    kind: str
-    data: bytes = b""
-    mode: int = -1
-    owner: tuple[int, int] | None = None
-    mtime_s: int = -1
-    xattrs: Mapping[str, bytes] = {}
-
-
-def file(text: str | bytes = "", mode: int = 0o644, **more: Any) -> Node:
-    return Node("file", text.encode() if isinstance(text, str) else text, mode, **more)
-
-
-def folder(mode: int = 0o755, **more: Any) -> Node:
-    return Node("dir", b"", mode, **more)
-
-
-def link(target: str) -> Node:
-    return Node("link", target.encode())
-
-
-def hard(target: str) -> Node:
-    return Node("hard", target.encode())
 
 
 class Seen(NamedTuple):
@@ -58,42 +27,21 @@ class Case(NamedTuple):
 
     fact: str
     text: str
-    context: Mapping[str, Node | str]
+    context: Mapping[str, str]
     result: Mapping[str, Seen | None] = {}
     error: str = ""
     args: tuple[str, ...] = ()
 
 
-def make(root: Path, nodes: Mapping[str, Node | str], uid: int = 0) -> None:
-    """Write a context that belongs to a user, but for what has an owner of its own."""
+def make(root: Path, files: Mapping[str, str], uid: int = 0) -> None:
+    """Write a context of plain files that belongs to a user."""
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o755)
-    settled: list[tuple[Path, Node]] = []
-    for name, given in nodes.items():
-        node = file(given) if isinstance(given, str) else given
+    for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if node.kind == "file":
-            path.write_bytes(node.data)
-        elif node.kind == "dir":
-            path.mkdir(exist_ok=True)
-        elif node.kind == "link":
-            path.symlink_to(node.data.decode())
-        elif node.kind == "hard":
-            os.link(root / node.data.decode(), path)
-        else:
-            os.mkfifo(path)
-        settled.append((path, node))
+        path.write_text(text)
     subprocess.run(["chown", "-hR", f"{uid}:{uid}", str(root)], check=True)
-    for path, node in reversed(settled):
-        if node.owner is not None:
-            os.chown(path, *node.owner, follow_symlinks=False)
-        if node.mode >= 0:
-            path.chmod(node.mode)
-        for key, value in node.xattrs.items():
-            os.setxattr(path, key, value)
-        if node.mtime_s >= 0:
-            os.utime(path, (node.mtime_s, node.mtime_s), follow_symlinks=False)
 
 
 _KINDS = {
@@ -152,22 +100,3 @@ def run_case(builder: Builder, root: Path, case: Case) -> None:
         assert f"error[{case.error}]" in done.err
     else:
         result_tree(builder, root, *case.args).check(case.result)
-
-
-def tar_bytes(members: Mapping[str, Node], mode: str = "w") -> bytes:
-    """An archive with these members."""
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode=mode) as tar:  # type: ignore[call-overload]
-        for name, node in members.items():
-            info = tarfile.TarInfo(name)
-            info.mode, info.mtime = node.mode if node.mode >= 0 else 0o777, OLD_S
-            info.uid, info.gid = node.owner or (0, 0)
-            if node.kind == "dir":
-                info.type = tarfile.DIRTYPE
-            elif node.kind in ("link", "hard"):
-                info.type = tarfile.SYMTYPE if node.kind == "link" else tarfile.LNKTYPE
-                info.linkname = node.data.decode()
-            else:
-                info.size = len(node.data)
-            tar.addfile(info, io.BytesIO(node.data) if info.size else None)
-    return sink.getvalue()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import os
 import subprocess
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from copy_cases import Seen, Tree, result_tree
-from file_site import FileSite
 
 from building import Builder, Context, MakeBuilder
 
@@ -26,19 +21,6 @@ def root_builder(make_builder: MakeBuilder) -> Builder:
     return make_builder("root")
 
 
-@pytest.fixture
-def site() -> Iterator[FileSite]:
-    with FileSite() as made:
-        yield made
-
-
-def archive_of(root: Path) -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as tar:
-        tar.add(root, ".")
-    return sink.getvalue()
-
-
 def tree_of(builder: Builder, *args: str, input: bytes = b"", cwd: Path | None = None) -> Tree:
     out = builder.home / "out.tar"
     builder.run("build", "-o", f"type=tar,dest={out}", *args, input=input, cwd=cwd)
@@ -47,22 +29,6 @@ def tree_of(builder: Builder, *args: str, input: bytes = b"", cwd: Path | None =
 
 def is_x(tree: Tree) -> bool:
     return tree.seen("f") == Seen("file", "x", 0o644, (0, 0))
-
-
-def test_a_tarball_on_standard_input(builder: Builder, context: Context) -> None:
-    data = archive_of(context({**FILES, "sub/My.Dockerfile": "FROM scratch\nCOPY sub /s\n"}))
-    assert is_x(tree_of(builder, "-", input=data))
-    assert is_x(tree_of(builder, "-", input=gzip.compress(data)))
-    assert tree_of(builder, "-f", "sub/My.Dockerfile", "-", input=data).seen("s/My.Dockerfile")
-    assert "error[context-is-empty]" in builder.run("build", "-", status=1).err
-
-
-def test_a_dockerfile_on_standard_input(builder: Builder, context: Context) -> None:
-    root = context({"f": "x"})
-    assert is_x(tree_of(builder, "-f", "-", str(root), input=TEXT.encode()))
-    assert tree_of(builder, "-", input=b"FROM scratch\nWORKDIR /w\n").seen("w")
-    assert "error[copy-source-missing]" in builder.run("build", "-", input=TEXT.encode(), status=1).err
-    assert "error[dockerfile-not-text]" in builder.run("build", "-", input=b"\xff\xfe\x00", status=1).err
 
 
 def test_a_dockerfile_outside_of_the_context_or_relative_to_it(
@@ -76,25 +42,6 @@ def test_a_dockerfile_outside_of_the_context_or_relative_to_it(
     assert "error[dockerfile-not-found]" in root_builder.run("build", str(root), status=1).err
     done = root_builder.run("build", "-f", "sub/E", str(root), status=1)
     assert "error[dockerfile-not-found]" in done.err
-
-
-def test_the_dockerfiles_own_ignore_file_comes_first(root_builder: Builder, context: Context) -> None:
-    text = "FROM scratch\nCOPY . /\n"
-    files = {"D": text, "D.dockerignore": "own\n", ".dockerignore": "general\n", "own": "", "general": ""}
-    tree = tree_of(root_builder, "-f", str(context(files) / "D"), str(context(files)))
-    tree.check({"own": None, "general": Seen("file")})
-
-
-def test_urls(builder: Builder, context: Context, site: FileSite) -> None:
-    site.files = {"/c.tar.gz": gzip.compress(archive_of(context(FILES))), "/D": b"FROM scratch\nWORKDIR /w\n"}
-    assert is_x(tree_of(builder, f"{site.url}/c.tar.gz"))
-    assert tree_of(builder, f"{site.url}/D").seen("w")
-    assert "error[" in builder.run("build", f"{site.url}/none", status=5).err
-
-
-def test_a_dockerfile_from_a_url(root_builder: Builder, context: Context, site: FileSite) -> None:
-    site.files = {"/D": TEXT.encode()}
-    assert is_x(tree_of(root_builder, "-f", f"{site.url}/D", str(context({"f": "x"}))))
 
 
 def git(path: Path, *args: str) -> str:
@@ -139,27 +86,6 @@ def test_git(root_builder: Builder, repository: Path) -> None:
     assert "error[" in root_builder.run("build", f"{url}#nothing", status=1).err
 
 
-BASES = "FROM base\nCOPY --from=tools /f /t\n"
-
-
-def test_named_contexts_of_each_kind(
-    builder: Builder, context: Context, busybox_layout: Path, site: FileSite, scratch: Path
-) -> None:
-    root = context({"Dockerfile": "FROM busybox\nCOPY --from=tools /f /t\nRUN cat /t > /u\n"})
-    tools = context({"f": "tools", "hidden": "", ".dockerignore": "hidden\n"}, "tools")
-    site.files = {"/t.tar": archive_of(tools)}
-    index = msgspec.json.decode((busybox_layout / "index.json").read_bytes())
-    digest = index["manifests"][0]["digest"]
-    layout = f"oci-layout://{busybox_layout}"
-    for base in (f"{layout}@{digest}", "docker-image://busybox:latest", layout):
-        for value in (str(tools), f"{site.url}/t.tar"):
-            tree = result_tree(
-                builder, root, "--build-context", f"tools={value}", "--build-context", f"busybox={base}"
-            )
-            tree.check({"u": Seen("file", "tools")})
-            assert tree.seen("bin/busybox")
-
-
 def test_an_image_of_a_layout_replaces_one_that_is_not_there(
     make_builder: MakeBuilder, context: Context, busybox_layout: Path
 ) -> None:
@@ -171,20 +97,6 @@ def test_an_image_of_a_layout_replaces_one_that_is_not_there(
     for name in ("debian:bookworm", "docker.io/library/debian:bookworm", "debian:bookworm::linux/amd64"):
         value = f"{name}=oci-layout://{busybox_layout}:{tag}"
         assert result_tree(builder, root, "--build-context", value).seen("x")
-
-
-def test_a_named_context_replaces_a_stage_and_latest_is_the_default_tag(
-    root_builder: Builder, context: Context
-) -> None:
-    root = context(
-        {"Dockerfile": 'FROM scratch AS Stage\nRUN ["never"]\nFROM scratch\nCOPY --from=stage /f /f\n'}
-    )
-    other = context({"f": "x"}, "other")
-    assert is_x(result_tree(root_builder, root, "--build-context", f"stage={other}"))
-    root = context({"Dockerfile": "FROM nowhere:latest\nRUN true\n"}, "tagged")
-    assert result_tree(root_builder, root, "--build-context", "nowhere=docker-image://busybox").seen("bin/sh")
-    done = root_builder.run("build", "--build-context", "x=/no/such/place", str(root), status=1)
-    assert "error[context-not-found]" in done.err
 
 
 def test_a_context_through_a_link(root_builder: Builder, context: Context, scratch: Path) -> None:

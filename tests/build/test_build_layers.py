@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from copy_cases import Seen, result_tree
 
 from building import Builder, Context, MakeBuilder
 
@@ -157,6 +158,12 @@ def test_attributes_and_capabilities_survive_context_and_stages(
         .encode("utf-8", "surrogateescape")
         .startswith(b"\x01\x00\x00\x02")
     )
+
+
+def test_names_that_are_no_utf8_stay_as_they_are(builder: Builder, context: Context) -> None:
+    name = os.fsdecode(b"\xff\xfe")
+    tree = result_tree(builder, context({"Dockerfile": "FROM scratch\nCOPY odd /odd\n", f"odd/{name}": "3"}))
+    tree.check({f"odd/{name}": Seen("file", "3")})
 
 
 def test_scrubbed_files_are_dropped_unless_asked_for(builder: Builder, context: Context) -> None:

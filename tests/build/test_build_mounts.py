@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -33,59 +32,6 @@ def out(builder: Builder, root: Path, *args: str) -> str:
     return seen.text
 
 
-def test_bind_mounts(builder: Builder, context: Context) -> None:
-    """From the context, a stage, an image, below a path; changes of a writable one are thrown away."""
-    text = """FROM scratch AS stage
-COPY f /deep/f
-FROM busybox
-RUN --mount=type=bind,target=/ctx cat /ctx/f >> /out && ! touch /ctx/new
-RUN --mount=type=bind,source=d/g,target=/one cat /one >> /out
-RUN --mount=from=stage,source=/deep,target=/s,rw cat /s/f >> /out && echo changed > /s/f && touch /s/new
-RUN --mount=from=stage,source=deep,target=/s cat /s/f >> /out && ls /s >> /out
-RUN --mount=type=bind,target=/ctx,rw echo changed > /ctx/f
-RUN --mount=from=busybox,source=bin,target=/b /b/busybox echo image >> /out
-"""
-    root = context({"Dockerfile": text, "f": "file\n", "d/g": "other\n"})
-    assert out(builder, root) == "file\nother\nfile\nfile\nf\nimage\n"
-    assert (root / "f").read_text() == "file\n"
-    tree = result_tree(builder, root)
-    tree.check(dict.fromkeys(("ctx", "s", "b", "one")))
-
-
-def test_a_bind_mount_counts_by_its_content(builder: Builder, context: Context) -> None:
-    text = "FROM busybox\nRUN --mount=type=bind,source=d,target=/d cat /d/f > /out\n"
-    root = context({"Dockerfile": text, "d/f": "counts", "other": "counts not"})
-    builder.build(root)
-    (root / "other").write_text("changed")
-    assert builder.build(root).ran == []
-    (root / "d/f").write_text("changed")
-    assert len(builder.build(root).ran) == 1
-
-
-def test_a_missing_mount_source_is_named(builder: Builder, context: Context) -> None:
-    root = context({"Dockerfile": "FROM busybox\nRUN --mount=type=bind,source=none,target=/d true\n"})
-    err = builder.run("build", str(root), status=1).err
-    assert "error[copy-source-missing]" in err
-    assert "Dockerfile:2:" in err
-
-
-def test_cache_mounts_survive_are_seeded_and_stay_out_of_the_image(
-    builder: Builder, context: Context
-) -> None:
-    text = """FROM busybox AS seed
-RUN mkdir /s && echo seeded > /s/f
-FROM busybox
-ARG n
-RUN --mount=type=cache,target=/c,id=kept,uid=7,gid=8,mode=750 echo $n >> /c/log && cat /c/log > /out && stat -c %a:%u:%g /c >> /out
-RUN --mount=type=cache,target=/c,from=seed,source=/s,id=seeded,sharing=locked cat /c/f >> /out && echo $n > /c/f
-RUN --mount=type=cache,target=/c,id=private,sharing=private touch /c/x
-"""
-    root = context({"Dockerfile": text})
-    assert out(builder, root, "--build-arg", "n=1") == "1\n750:7:8\nseeded\n"
-    assert out(builder, root, "--build-arg", "n=2") == "1\n2\n750:7:8\n1\n"
-    result_tree(builder, root, "--build-arg", "n=2").check({"c": None, "c/log": None})
-
-
 RACE = """FROM busybox AS {name}
 RUN --mount=type=cache,target=/c,id={cache},sharing={sharing} <<EOT
 set -e
@@ -105,13 +51,6 @@ def test_sharing_of_cache_mounts(sharing: str, most: int, builder: Builder, cont
     tree = result_tree(builder, context({"Dockerfile": text}), "--jobs", "2", "--no-cache")
     seen = [tree.contents[name].decode().strip() for name in ("a", "b")]
     assert max(seen) == str(most)
-
-
-def test_tmpfs(builder: Builder, context: Context) -> None:
-    text = "FROM busybox\nRUN --mount=type=tmpfs,target=/t,size=1m grep ' /t tmpfs' /proc/mounts > /out && touch /t/x && ! dd if=/dev/zero of=/t/big bs=1M count=2 2>/dev/null\n"
-    root = context({"Dockerfile": text})
-    assert "size=1024k" in out(builder, root)
-    result_tree(builder, root).check({"t": None})
 
 
 SECRETS = """FROM busybox
@@ -222,23 +161,6 @@ def test_a_failing_step_does_not_tell_its_secret(make_builder: MakeBuilder, cont
     assert leaks(builder.store, VALUE) == []
 
 
-def test_ssh(builder: Builder, context: Context, scratch: Path) -> None:
-    """The step sees a socket; a missing agent matters only when it is required."""
-    text = """FROM busybox
-RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK" && stat -c '%a' "$SSH_AUTH_SOCK" > /out
-RUN --mount=type=ssh,id=other [ ! -e "$SSH_AUTH_SOCK" ]
-"""
-    root = context({"Dockerfile": text})
-    path = scratch / "agent.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        os.chown(path, builder.uid, builder.uid)
-        listener.listen()
-        assert out(builder, root, "--ssh", f"default={path}") == "600\n"
-    required = context({"Dockerfile": "FROM busybox\nRUN --mount=type=ssh,required true\n"}, "required")
-    assert "error[missing-ssh-agent]" in builder.run("build", str(required), status=1).err
-
-
 def test_network_hosts_and_limits(builder: Builder, context: Context) -> None:
     text = """FROM busybox
 RUN ls /sys/class/net > /out
@@ -276,12 +198,3 @@ def test_proxies_reach_steps_but_no_history_and_no_key(builder: Builder, context
     assert "proxy.test" not in document
     assert "another.test" not in document
     assert msgspec.json.decode(document)["digest"] == built.digest
-
-
-def test_umask_hostname_and_standard_input(builder: Builder, context: Context) -> None:
-    text = (
-        "FROM busybox\nRUN umask > /out; hostname >> /out; wc -c >> /out; echo $SOURCE_DATE_EPOCH >> /out\n"
-    )
-    lines = out(builder, context({"Dockerfile": text})).split()
-    assert lines[0] == "0022"
-    assert lines[2:] == ["0", "946684800"]

@@ -261,7 +261,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     original = checksum._read_file
 
-    def counting(dir_fd: int, name: str) -> tuple[os.stat_result, str, str]:
+    def counting(dir_fd: int, name: str) -> tuple[os.stat_result, str, str, bool]:
         opened.append(name)
         return original(dir_fd, name)
 

@@ -223,7 +223,8 @@ def test_what_the_program_imports(spawn) -> None:
     assert not loaded & set(HEAVY)
     assert {name for name in loaded if name.startswith("arkwright.")} <= {
         "arkwright.build", "arkwright.build.request", "arkwright.build.session", "arkwright.cli",
-        "arkwright.diagnostics", "arkwright.diagnostics.errors", "arkwright.diagnostics.spans",
+        "arkwright.cache", "arkwright.cache.remote_options",
+        "arkwright.diagnostics", "arkwright.diagnostics.amounts", "arkwright.diagnostics.errors", "arkwright.diagnostics.spans",
         "arkwright.diagnostics.cells", "arkwright.diagnostics.suggest", "arkwright.events",
         "arkwright.events.types", "arkwright.exporters", "arkwright.exporters.annotations", "arkwright.exporters.base", "arkwright.exporters.outputs", "arkwright.graph",
         "arkwright.graph.ops", "arkwright.oci", "arkwright.oci.config", "arkwright.oci.descriptor",

@@ -48,9 +48,16 @@ def test_commands_and_options_exist() -> None:
         if command is None:
             unknown.append(f"{page}: {words[0]}")
             continue
+        parent = click.Context(command, parent=root)
+        if isinstance(command, click.Group) and len(words) > 1:
+            inner = command.get_command(parent, words[1])
+            if inner is None:
+                unknown.append(f"{page}: {words[0]} {words[1]}")
+                continue
+            command = inner
         known = {
             name
-            for option in command.get_params(click.Context(command, parent=root))
+            for option in command.get_params(click.Context(command, parent=parent))
             for name in (*option.opts, *option.secondary_opts)
         }
         options = [word.partition("=")[0] for word in words[1:] if word.startswith("--")]

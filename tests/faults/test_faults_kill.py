@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from building import Builder, Context, MakeBuilder, processes_with
+from building import Builder, Context, MakeBuilder, processes_with, wait_until_gone
 
-SAMPLE, FULL = 8, 200
+SAMPLE, FULL = 4, 200
 STEPS = "\n".join(
     f"FROM busybox AS s{number}\nRUN echo {number} > /{number}; sleep 0.0{number}1 # @MARK@\nCOPY data /data{number}"
     for number in range(1, 5)
@@ -30,13 +30,6 @@ def processes_of(pid: int) -> list[int]:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
             found += [int(child) for child in task.read_text().split()]
     return found
-
-
-def wait_until_gone(marker: str) -> None:
-    deadline = time.monotonic() + 20
-    while processes_with(marker):
-        assert time.monotonic() < deadline, f"processes with {marker} survive: {processes_with(marker)}"
-        time.sleep(0.01)
 
 
 @pytest.mark.soak
@@ -66,6 +59,7 @@ def test_kill_at_random_moments(
         process.communicate(timeout=60)
         wait_until_gone(marker)
         assert str(builder.store) not in Path("/proc/self/mounts").read_text()
+        builder.run("fsck", "--timeout", "30s")
         again = builder.build(root)
         assert again.digest == expected(make_builder, root)
 

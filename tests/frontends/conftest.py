@@ -28,11 +28,13 @@ def compile_file() -> Callable[..., Built]:
         images: dict[str, ImageConfig] | None = None,
         contexts: dict[str, str] | None = None,
         error: ArkwrightError | None = None,
+        times: dict[str, int] | None = None,
         **request: Any,
     ) -> Built:
         data = text.encode() if isinstance(text, str) else text
         known = {"debian": image_config(), "alpine": image_config(), "busybox": image_config()}
         bridge = DataBridge({"Dockerfile": data}, {**known, **(images or {})}, contexts or {}, error)
+        bridge.times = times or {}
         request.setdefault("build_platform", AMD64)
         return Built(build(bridge, FrontendRequest(**request)), bridge)
 

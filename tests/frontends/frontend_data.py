@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from arkwright.diagnostics.errors import ArkwrightError, Diagnostic, UserError
 from arkwright.diagnostics.spans import Span
 from arkwright.frontends.base import FrontendResult, ResolvedImage
 from arkwright.graph.definition import Definition, Vertex
+from arkwright.graph.ops import SourceOp
 from arkwright.oci.config import Execution, History, ImageConfig, RootFS
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import parse_reference
@@ -47,6 +49,8 @@ class DataBridge:
         self.error = error
         self.asked: list[tuple[str, str]] = []
         self.warnings: list[Diagnostic] = []
+        self.times: dict[str, int] = {}
+        self.prepared: list[tuple[str, str]] = []
 
     def solve(self, definition: Definition) -> str:
         raise AssertionError("the front end never solves")
@@ -62,6 +66,9 @@ class DataBridge:
         config = self.images[name]
         return ResolvedImage(reference=str(parse_reference(name)), digest=DIGEST, config=config)
 
+    def prepare(self, names: Sequence[tuple[str, Platform]]) -> None:
+        self.prepared.extend((name, str(platform)) for name, platform in names)
+
     def read_file(self, reference: str, path: str) -> bytes | None:
         return self.files.get(path) if reference == "dockerfile" else None
 
@@ -70,6 +77,9 @@ class DataBridge:
 
     def read_dir(self, reference: str, path: str) -> list[str]:
         return []
+
+    def source_time(self, op: SourceOp) -> int | None:
+        return self.times.get(op.identifier)
 
     def inputs(self) -> dict[str, str]:
         return self.contexts

@@ -164,7 +164,7 @@ def test_heredocs(compile_file):
     assert [(a.path, a.data, a.mode) for a in made] == [
         ("/A", b"1 \"it's\" $V ab\n", 0o644), ("/B", b"$V\n", 0o644),
     ]  # fmt: skip
-    assert [a.src for a in copies(built)] == ["/A", "/B", "/f"]
+    assert [a.src for a in copies(built)] == ["/f", "/A", "/B"]
     assert built.history()[-1] == ("COPY f <<A <<B /x/", False)
 
 

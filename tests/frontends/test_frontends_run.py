@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from frontend_data import PATH, image_config
 
+from arkwright.diagnostics.errors import Denied
 from arkwright.graph.ops import ExecOp, FileOp, MkFileAction, Mount, SecretEnv, Ulimit
 
 
@@ -235,7 +236,11 @@ def test_network(compile_file, flag, request_network, network):
 
 
 def test_network_and_security_values(compile_file, fails):
-    assert compile_file("FROM debian\nRUN --security=insecure x\n").op(ExecOp).security == "insecure"
+    text = "FROM debian\nRUN --security=insecure x\n"
+    assert compile_file(text, allow=("security.insecure",)).op(ExecOp).security == "insecure"
+    with pytest.raises(Denied) as refused:
+        compile_file(text, allow=("network.host",))
+    assert refused.value.code == "entitlement-missing"
     assert fails("invalid-network", "FROM debian\nRUN --network=hots x\n").hint == 'did you mean "host"?'
     fails("invalid-security", "FROM debian\nRUN --security=none x\n")
     fails("unsupported-flag", "FROM debian\nRUN --device=x y\n")

@@ -202,7 +202,7 @@ class TestArguments:
         text = "FROM debian\nARG SOURCE_DATE_EPOCH\nRUN x\n"
         assert self.env(compile_file(text, epoch=5))["SOURCE_DATE_EPOCH"] == "5"
         assert self.env(compile_file(text, build_args={"SOURCE_DATE_EPOCH": "7"}))["SOURCE_DATE_EPOCH"] == "7"
-        fails("invalid-epoch", text, build_args={"SOURCE_DATE_EPOCH": "context"})
+        fails("invalid-epoch", text, build_args={"SOURCE_DATE_EPOCH": "today"})
 
     def test_platform_arguments(self, compile_file):
         names = "TARGETPLATFORM TARGETOS TARGETARCH TARGETVARIANT BUILDPLATFORM BUILDARCH TARGETSTAGE"
@@ -410,3 +410,17 @@ def test_a_file_with_another_name_and_the_fall_back():
     with pytest.raises(UserError) as unknown:
         load("makefile")
     assert unknown.value.code == "unknown-frontend"
+
+
+def test_the_images_of_needed_stages_are_foreseen(compile_file):
+    text = (
+        "ARG V=alpine\nFROM never AS unused\nFROM debian AS a\nFROM $V AS b\nFROM --platform=linux/arm64 busybox AS c\n"
+        "FROM a\nCOPY --from=b / /\nCOPY --from=c / /\nRUN --mount=from=debian:12,target=/m x\n"
+        "COPY --from=tree / /\n"
+    )
+    images = {name: image_config() for name in ("debian:12",)} | {"busybox": image_config(ARM64)}
+    built = compile_file(text, images=images, contexts={"tree": "local://tree"})
+    expected = {("debian", "linux/amd64"), ("alpine", "linux/amd64"), ("busybox", "linux/arm64")}
+    assert set(built.bridge.prepared) == {*expected, ("debian:12", "linux/amd64")}
+    assert set(built.bridge.asked) == set(built.bridge.prepared)
+    assert compile_file("FROM debian\n").bridge.prepared == []

@@ -21,6 +21,8 @@ HOSTS = {
     "index.docker.io",
     "keepachangelog.com",
     "opencontainers.org",
+    "pypi.org",
+    "registry.npmjs.org",
     "semver.org",
     "www.apache.org",
 }

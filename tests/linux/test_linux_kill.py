@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from linux_harness import Started, eventually, processes_with
 
+from building import host_mounts
+
 Start = Callable[..., Started]
 
 
@@ -25,20 +27,16 @@ def _init_of(worker_pid: int) -> int:
     return int(children[0])
 
 
-def _mounts() -> str:
-    return Path("/proc/self/mounts").read_text()
-
-
 @pytest.mark.parametrize("victim", ["supervisor", "worker", "init"])
 def test_kill(start: Start, identity: str, victim: str) -> None:
-    marker, mounts = _marker(), _mounts()
+    marker, mounts = _marker(), host_mounts()
     script = start("steps", identity, marker)
     supervisor, worker = map(int, script.line().split())
     pids = {"supervisor": supervisor, "worker": worker, "init": _init_of(worker)}
     assert eventually(lambda: len(processes_with(marker)) >= 4)
     os.kill(pids[victim], signal.SIGKILL)
     assert eventually(lambda: not processes_with(marker)), processes_with(marker)
-    assert _mounts() == mounts
+    assert host_mounts() == mounts
     status, out = script.finish()
     if victim == "supervisor":
         assert status == -signal.SIGKILL

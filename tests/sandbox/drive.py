@@ -17,6 +17,9 @@ from typing import Any
 from arkwright.diagnostics.errors import ArkwrightError
 from arkwright.linux import limits
 from arkwright.linux.worker import Worker, run_in_worker
+from arkwright.sandbox.bubblewrap import BubblewrapSandbox
+from arkwright.sandbox.choice import plain_worker
+from arkwright.sandbox.chroot import ChrootSandbox
 from arkwright.sandbox.runtime import RuntimeSandbox
 from arkwright.sandbox.spec import Sandbox, StepSpec
 
@@ -41,6 +44,14 @@ def unprofiled(worker: Worker, notice: Any) -> Sandbox:
 
 def nothing(worker: Worker, notice: Any) -> Sandbox:
     return RuntimeSandbox(worker, runtimes=("no-such-runtime", "false"), notice=notice)
+
+
+def bubblewrap(worker: Worker, notice: Any) -> Sandbox:
+    return BubblewrapSandbox(worker, notice=notice)
+
+
+def chroot(worker: Worker, notice: Any) -> Sandbox:
+    return ChrootSandbox(worker, notice=notice)
 
 
 def alive_with(marker: str) -> int:
@@ -108,7 +119,9 @@ def main() -> None:
     factory = getattr(importlib.import_module(module), name) if module else globals()[name]
     job = pickle.load(sys.stdin.buffer)
     os.umask(job["umask"])
-    found = run_in_worker(partial(body, job=job, factory=factory), store_root_path=store)
+    found = run_in_worker(
+        partial(body, job=job, factory=factory), store_root_path=store, plain=plain_worker(spelled)
+    )
     with open(job["answer"], "wb") as target:
         target.write(found)
 

@@ -126,6 +126,8 @@ class Bench:
         make_root(self.root)
         for path in (self.store, self.shared):
             path.mkdir()
+        # A root stands in a directory of the builder's, which may move things aside there.
+        os.chown(scratch, self._uid, self._uid)
         self.own(self.root, self.store, self.shared)
         self.notices: list[str] = []
         self.left: list[str] = []

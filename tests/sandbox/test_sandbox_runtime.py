@@ -12,6 +12,7 @@ from sandbox_harness import Bench, marker
 from sandbox_suite import SandboxSuite
 
 from arkwright.sandbox.spec import StepSpec
+from building import host_mounts
 
 
 class TestCrun(SandboxSuite):
@@ -64,14 +65,14 @@ class Kills:
 
     @pytest.mark.parametrize("victim", ["supervisor", "worker", "init", "runtime"])
     def test_kill(self, bench: Bench, victim: str) -> None:
-        mark, mounts = marker(), Path("/proc/self/mounts").read_text()
+        mark, mounts = marker(), host_mounts()
         script = f"setsid sleep 1000 {mark} & sleep 1000 {mark}"
         process = bench.launch(StepSpec(args=("/bin/sh", "-c", script), network="host"))
         try:
             assert eventually(lambda: len(processes_with(mark)) >= 2)
             os.kill(self._pid(process.pid, victim, mark), signal.SIGKILL)
             assert eventually(lambda: not processes_with(mark)), processes_with(mark)
-            assert Path("/proc/self/mounts").read_text() == mounts
+            assert host_mounts() == mounts
         finally:
             process.kill()
             process.communicate(timeout=60)

@@ -59,7 +59,8 @@ _EMPTIED = ("etc/machine-id", "var/log/btmp", "var/log/wtmp", "var/log/lastlog",
 # As in other container images: packages that are installed in a step start no service, and apt
 # keeps no copy of what it installed.
 _POLICY = b"#!/bin/sh\n# No service starts while an image is built.\nexit 101\n"
-_APT_CONF = 'APT::Keep-Downloaded-Packages "false";\n'
+# In the file that Debian's images have for it, as Dockerfiles with cache mounts for apt remove that file.
+_DOCKER_CLEAN = 'APT::Keep-Downloaded-Packages "false";\n'
 
 _UNREACHABLE = re.compile(
     r"Failed to fetch|Could not resolve|Temporary failure|Could not connect|Connection (?:failed|refused)"
@@ -114,6 +115,7 @@ def bootstrap(
         with _Run(command, sources, report or (lambda line: None)) as run:
             tree = collect(cast(BinaryIO, run), spool, _DROPPED, _EMPTIED)
         tree.add_file("usr/sbin/policy-rc.d", _POLICY, mode=0o755)
+        tree.add_file("etc/apt/apt.conf.d/docker-clean", _DOCKER_CLEAN.encode())
         tree.add_file("etc/apt/apt.conf.d/90container", _apt_conf().encode())
         tree.add_file("etc/machine-id", b"")
         if sources:
@@ -199,7 +201,7 @@ def _apt_conf() -> str:
     """Settings without which the host's sources may be unusable (a mirror of old snapshots) go
     along with them."""
     settings = apt_settings("Acquire::Check-Valid-Until", "Acquire::Check-Date")
-    return _APT_CONF + "".join(f'{key} "{value}";\n' for key, value in settings if value == "false")
+    return "".join(f'{key} "{value}";\n' for key, value in settings if value == "false")
 
 
 def _command(release: Release, variant: str, include: tuple[str, ...], sources: str) -> list[str]:

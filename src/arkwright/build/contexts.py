@@ -5,30 +5,36 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 import msgspec
 
 from arkwright.build.request import BuildRequest
-from arkwright.diagnostics.errors import UserError
+from arkwright.diagnostics.errors import UsageError, UserError
 from arkwright.diagnostics.suggest import nearest
 from arkwright.graph.ops import SourceOp
+from arkwright.oci.platform import parse_platform
 from arkwright.sources.base import FileSource, HostTree
 from arkwright.sources.ignore import read_ignore_file
 
 MAIN = "context"
 _IMAGE_SCHEMES = ("docker-image://", "oci-layout://")
 _WEB = ("http://", "https://")
+# strconv.ParseBool, and nothing said.
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE = ("", "0", "f", "F", "FALSE", "false", "False")
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
 class Contexts(msgspec.Struct, kw_only=True):
     """`trees` by context name; `inputs` maps named contexts to source identifiers; `dockerfile` is
-    its text and `dockerfile_path` the name to show; `commit_epoch` comes from a git context."""
+    its text and `dockerfile_path` the name to show. `times` are in seconds since 1970, by context
+    name, of those that have one; `commit_epoch` comes from a git context."""
 
     trees: dict[str, HostTree] = {}
     inputs: dict[str, str] = {}
+    times: dict[str, int] = {}
     dockerfile: str = ""
     dockerfile_path: str = "Dockerfile"
     commit_epoch: int | None = None
@@ -42,12 +48,18 @@ class ContextLoader:
         self._scratch = scratch
         self._file_source = file_source
         self._count = 0
+        self._keep_git = False
+        self._commit_times = False
 
     def load(self, request: BuildRequest) -> Contexts:
-        """Raises `UserError` `context-not-found`, `dockerfile-not-found`, `context-is-empty`."""
+        """Raises `UserError` `context-not-found`, `dockerfile-not-found`, `context-is-empty`,
+        `invalid-control-argument`."""
         contexts = Contexts()
-        for name, value in request.named_contexts.items():
-            contexts.inputs[name.lower()] = self._named(name.lower(), value, contexts)
+        self._keep_git = control_switch(request.build_args, "BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+        self._commit_times = bool(request.build_args.get("SOURCE_DATE_EPOCH"))
+        for given, value in request.named_contexts.items():
+            name = _context_name(given)
+            contexts.inputs[name] = self._named(name, value, contexts)
         root = self._main(request, contexts)
         if not contexts.dockerfile:
             self._read_dockerfile(request, root, contexts)
@@ -55,7 +67,8 @@ class ContextLoader:
         if root:
             lines, _ = read_ignore_file(root, self._ignore_base(request, root, contexts))
             exclude = tuple(lines)
-        contexts.trees[MAIN] = HostTree(root=root or self._fresh(), exclude=exclude)
+        own = request.context == "-" or not os.path.isdir(request.context)
+        contexts.trees[MAIN] = HostTree(root=root or self._fresh(), exclude=exclude, own=own)
         return contexts
 
     def _main(self, request: BuildRequest, contexts: Contexts) -> str:
@@ -64,59 +77,85 @@ class ContextLoader:
             return self._standard_input(contexts, sys.stdin.buffer)
         if os.path.isdir(text):
             return os.path.realpath(text)
-        remote = self._remote(text, contexts)
+        remote = self._remote(text, contexts, MAIN)
         if remote is not None:
             return remote
         near = nearest(os.path.basename(text), _listing(os.path.dirname(text) or "."))
         raise UserError.of(
-            "context-not-found", f"the build context {text} is not a directory",
+            "context-not-found", f"the build context {text} is neither a directory nor an archive",
             hint=f"did you mean {os.path.join(os.path.dirname(text), near)}?" if near else "name a directory, a URL, or - for standard input",
         )  # fmt: skip
 
-    def _remote(self, text: str, contexts: Contexts) -> str | None:
-        from arkwright.sources.git import commit_epoch, parse_git_url
+    def _remote(self, text: str, contexts: Contexts, name: str) -> str | None:
+        from arkwright.sources.git import parse_git_url
 
+        if os.path.isfile(text):
+            return self._local_archive(text, contexts, name)
         git = parse_git_url(text)
         if git is not None:
             source = self._file_source("git")
-            pinned = source.pin(git)
+            pinned = source.pin(self._with_defaults(git))
             directory = self._fresh()
             source.materialise(pinned, directory)
-            contexts.commit_epoch = commit_epoch(source, pinned)
+            contexts.commit_epoch = source.time(pinned)
+            _note_time(contexts, name, contexts.commit_epoch)
             return directory
         if not text.startswith(_WEB):
             return None
-        with open(self._download(text), "rb") as file:
-            return self._bytes(file, contexts, _shown(text))
+        path, time = self._download(text)
+        with open(path, "rb") as file:
+            if name == MAIN or _is_archive(file):
+                root = self._bytes(file, contexts, _shown(text), name)
+            else:
+                # A named context is never a Dockerfile: the one file is what it holds.
+                root = os.path.dirname(path)
+        _note_time(contexts, name, time)
+        return root
 
-    def _download(self, url: str) -> str:
+    def _local_archive(self, path: str, contexts: Contexts, name: str) -> str | None:
+        """A local archive, unpacked; None for a file that is none."""
+        try:
+            with open(path, "rb") as file:
+                return self._bytes(file, contexts, path, name) if _is_archive(file) else None
+        except OSError as error:
+            raise UserError.of("context-not-found", f"cannot read {path}: {error.strerror}") from error
+
+    def _with_defaults(self, git: SourceOp) -> SourceOp:
+        """What build arguments say about a checkout, where its URL says nothing."""
+        attrs = dict(git.attrs)
+        if self._keep_git:
+            attrs.setdefault("keep-git-dir", "true")
+        if self._commit_times:
+            attrs.setdefault("mtime", "commit")
+        return SourceOp(identifier=git.identifier, attrs=tuple(sorted(attrs.items())))
+
+    def _download(self, url: str) -> tuple[str, int | None]:
+        """A file's path, and its time if the server says one."""
         source = self._file_source("https")
         pinned = source.pin(SourceOp(identifier=url))
         directory = self._fresh()
         source.materialise(pinned, directory)
-        return os.path.join(directory, os.listdir(directory)[0])
+        return os.path.join(directory, os.listdir(directory)[0]), source.time(pinned)
 
     def _standard_input(self, contexts: Contexts, stream: BinaryIO) -> str:
         spool_path = os.path.join(self._fresh(), "stdin")
         with open(spool_path, "w+b") as spool:
             shutil.copyfileobj(stream, spool)
             spool.seek(0)
-            return self._bytes(spool, contexts, "<stdin>")
+            return self._bytes(spool, contexts, "<stdin>", MAIN)
 
-    def _bytes(self, file: BinaryIO, contexts: Contexts, name: str) -> str:
+    def _bytes(self, file: BinaryIO, contexts: Contexts, shown: str, name: str) -> str:
         """An archive becomes the context; any other bytes are a Dockerfile without a context."""
-        head = file.read(512)
-        file.seek(0)
-        if not head:
-            raise UserError.of("context-is-empty", f"{name} gave no bytes")
-        if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+        if not file.read(1):
+            raise UserError.of("context-is-empty", f"{shown} gave no bytes")
+        if _is_archive(file):
             from arkwright.sources.local import unpack_context
 
             directory = self._fresh()
-            unpack_context(file, directory)
+            _note_time(contexts, name, unpack_context(file, directory))
             return directory
-        contexts.dockerfile = _text(file.read(), name)
-        contexts.dockerfile_path = name
+        contexts.dockerfile = _text(file.read(), shown)
+        contexts.dockerfile_path = shown
         return ""
 
     def _read_dockerfile(self, request: BuildRequest, root: str, contexts: Contexts) -> None:
@@ -126,7 +165,7 @@ class ContextLoader:
             return
         if request.dockerfile.startswith(_WEB):
             shown = _shown(request.dockerfile)
-            with open(self._download(request.dockerfile), "rb") as file:
+            with open(self._download(request.dockerfile)[0], "rb") as file:
                 contexts.dockerfile, contexts.dockerfile_path = _text(file.read(), shown), shown
             return
         path = self._dockerfile_path(request, root)
@@ -160,15 +199,23 @@ class ContextLoader:
     def _named(self, name: str, value: str, contexts: Contexts) -> str:
         if value.startswith(_IMAGE_SCHEMES):
             return value
+        if value.startswith("target:"):
+            raise UsageError.of(
+                "not-built-yet",
+                f"--build-context {name}={value}: the result of another target is not built yet",
+                hint="make it a stage of this file, or save it and name it with oci-layout://",
+            )
         scratch = Contexts()
-        root = os.path.realpath(value) if os.path.isdir(value) else self._remote(value, scratch)
+        own = not os.path.isdir(value)
+        root = self._remote(value, scratch, name) if own else os.path.realpath(value)
         if root is None:
             raise UserError.of(
-                "context-not-found", f"the named context {name}={value} is neither a directory, a URL nor an image",
+                "context-not-found", f"the named context {name}={value} is neither a directory, an archive, a URL nor an image",
                 hint="write NAME=PATH, NAME=docker-image://REF, NAME=oci-layout:///PATH:TAG, or a URL",
             )  # fmt: skip
         lines, _ = read_ignore_file(root, "")
-        contexts.trees[name] = HostTree(root=root, exclude=tuple(lines))
+        contexts.trees[name] = HostTree(root=root, exclude=tuple(lines), own=own)
+        contexts.times.update(scratch.times)
         return f"local://{name}"
 
     def _fresh(self) -> str:
@@ -176,6 +223,43 @@ class ContextLoader:
         path = os.path.join(self._scratch(), f"context-{self._count}")
         os.makedirs(path, mode=0o700)
         return path
+
+
+def control_switch(build_args: Mapping[str, str], name: str) -> bool:
+    """A build argument that switches something on, as Go's strconv.ParseBool reads it.
+
+    Raises `UserError` `invalid-control-argument`.
+    """
+    text = build_args.get(name, "")
+    if text in _FALSE:
+        return False
+    if text not in _TRUE:
+        raise UserError.of(
+            "invalid-control-argument", f"{name}={text} is neither true nor false", hint="write 1 or 0"
+        )
+    return True
+
+
+def _is_archive(file: BinaryIO) -> bool:
+    """By its first bytes; leaves the file at its start."""
+    file.seek(0)
+    head = file.read(512)
+    file.seek(0)
+    return head.startswith(_ARCHIVES) or head[257:262] == b"ustar"
+
+
+def _note_time(contexts: Contexts, name: str, time: int | None) -> None:
+    if time:
+        contexts.times[name] = time
+
+
+def _context_name(text: str) -> str:
+    """The name, with its platform spelt as the front end looks it up (`app::linux/arm64`).
+
+    Raises `UserError` `invalid-platform`.
+    """
+    name, separator, platform = text.lower().partition("::")
+    return f"{name}::{parse_platform(platform)}" if separator else name
 
 
 def _shown(url: str) -> str:

@@ -9,9 +9,10 @@ import msgspec
 
 from arkwright.build.means import Means
 from arkwright.build.request import BuildRequest
+from arkwright.cache.blobs import SOURCE_BLOB
 from arkwright.events.types import Exported
 from arkwright.exporters.base import AssembledImage, BuiltImage, ExportReport, Output
-from arkwright.exporters.image import SOURCE_BLOB, assemble, missing_layers
+from arkwright.exporters.image import assemble, missing_layers
 from arkwright.exporters.means import ExportMeans
 from arkwright.exporters.outputs import compression, output_annotations
 from arkwright.exporters.table import exporter, needs_image, needs_trees
@@ -32,10 +33,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Exports:
     """The outputs of one request; no output means an image in the local store, as with docker."""
 
-    def __init__(self, request: BuildRequest, built: tuple[BuiltImage, ...], epoch: int) -> None:
+    def __init__(
+        self, request: BuildRequest, built: tuple[BuiltImage, ...], epoch: int, *, as_index: bool = False
+    ) -> None:
         self._request = request
         self._built = built
         self._epoch = epoch
+        self._as_index = as_index
         self.outputs = request.outputs or (Output(type="image"),)
 
     def need_worker(self, means: Means) -> bool:
@@ -44,7 +48,7 @@ class Exports:
             return True
         missing = {
             layer
-            for profile in self._profiles()
+            for profile in self.profiles()
             for layer in missing_layers(self._built, means.layers, means.store.content, profile)
         }
         return any(_is_own(means, layer) for layer in missing)
@@ -72,7 +76,7 @@ class Exports:
                     kind=report.type, destination=report.destination, digest=report.digest, names=report.names
                 )
             )
-        profile = self._profiles()[0].name
+        profile = self.profiles()[0].name
         if first is None:
             return Outcome(reports=tuple(reports), profile=profile)
         manifest = image_manifest.parse(means.store.content.read(first.manifests[0].digest))
@@ -84,7 +88,8 @@ class Exports:
             profile=profile,
         )
 
-    def _profiles(self) -> list[Profile]:
+    def profiles(self) -> list[Profile]:
+        """The compression profiles of the outputs; the first is that of the receipt."""
         codecs = {compression(output, self._request.compression): None for output in self.outputs}
         return [profile_for(codec) for codec in codecs]  # type: ignore[arg-type]
 
@@ -93,11 +98,12 @@ class Exports:
             self._built,
             layers=means.layers,
             content=means.store.content,
-            snapshotter=means.snapshotter if means.worker is not None else None,
+            snapshotter=None,
             profile=profile_for(compression(output, self._request.compression)),  # type: ignore[arg-type]
             epoch=self._epoch,
+            force_index=self._as_index,
             annotations={**self._request.annotations, **output_annotations(output)},
-            fetch=lambda layer: means.image_layers.fetch(layer, means.stream),
+            blobs=means.blobs,
         )
 
     def _write(
@@ -106,7 +112,7 @@ class Exports:
         export_means = ExportMeans(
             store=means.store,
             view=view,
-            keep_owner=means.worker is not None and not means.worker.rootless,
+            keep_owner=means.keeps_owners,
             tls_verify=means.tls_verify,
         )
         return exporter(output, export_means)(output, image, self._built, self._request.names)

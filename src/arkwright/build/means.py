@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from arkwright.build.contexts import Contexts
 from arkwright.build.session import SessionInputs
+from arkwright.cache.blobs import LayerBlobs
+from arkwright.cache.imports import Imports
 from arkwright.cache.records import Records
 from arkwright.cache.stat_cache import StatCache
-from arkwright.diagnostics.errors import Diagnostic, Severity, UserError
+from arkwright.diagnostics.errors import ArkwrightError, Diagnostic, Severity, UserError
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Warning
-from arkwright.layer.profile import CONSTANT_EPOCH, SCRUB_DEFAULT
+from arkwright.layer.profile import CONSTANT_EPOCH, SCRUB_DEFAULT, Profile
 from arkwright.ops.contexts import ContextReader
 from arkwright.ops.exec import ExecMeans
 from arkwright.ops.resolver import OpResolver
@@ -30,9 +32,13 @@ from arkwright.store.leases import Claim
 from arkwright.store.store import Store
 
 if TYPE_CHECKING:
+    from arkwright.linux.emulation import Emulation
     from arkwright.linux.worker import Worker
-    from arkwright.sandbox.runtime import RuntimeSandbox
+    from arkwright.sandbox.spec import Sandbox
     from arkwright.snapshot.base import Snapshotter
+
+# The tier of builds that start nothing (see `build.no_exec`).
+NO_EXEC = "no-exec"
 
 
 class Means:
@@ -48,11 +54,17 @@ class Means:
         self.layers = LayerRecords(store.metadata)
         self.stat_cache = StatCache(store.metadata)
         self.images = StoreImageSource(store, tls_verify=inputs.tls_verify)
-        self.image_layers = ImageLayers(self.layers, self.images)
+        self.imports = Imports(self.layers, store.content)
+        self.image_layers = ImageLayers(self.layers, self.images, lambda: self.imports)
+        self.fill_cache_mount: Callable[[str, str], bool] = lambda cache_id, path: False
         self.scrub = () if scrub == "none" else SCRUB_DEFAULT
         self.tls_verify = inputs.tls_verify
         self.step_env: tuple[str, ...] = ()
-        self.isolation = "oci"
+        self.isolation = "auto"
+        self.on_error = ""
+        self.emulations: dict[str, Emulation] = {}
+        # Why everything is being stopped, when it is not the user's wish.
+        self.stopped_by: Callable[[], ArkwrightError | None] = lambda: None
         self._inputs = inputs
         self._session: LocalSession | None = None
         self._lock = threading.Lock()
@@ -60,12 +72,19 @@ class Means:
         self._noticed: set[str] = set()
         self._scratch: Claim | None = None
         self._suspended = False
+        # Set when this process works without a worker: the profile of the blobs that it makes.
+        self._alone: Profile | None = None
 
     def scratch(self) -> str:
         """A private directory that is gone after the build."""
         if self._scratch is None:
             self._scratch = self.store.claim_work()
         return self._scratch.path
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the store was closed."""
+        return self._suspended
 
     def suspend(self) -> None:
         """Close the store before a fork, or at the end; a second call does nothing."""
@@ -88,9 +107,10 @@ class Means:
 
             return HttpSource(self.store)
         if scheme == "git":
-            from arkwright.sources.git import GitSource
+            from arkwright.sources.git import GitAuth, GitSource
 
-            return GitSource(self.store)
+            session = self._secrets
+            return GitSource(self.store, GitAuth(session.secret, session.ssh_socket))
         raise UserError.of("unknown-source", f"there is no source for {scheme}://")
 
     def adopt(self, pins: Pins) -> None:
@@ -122,30 +142,78 @@ class Means:
             pins=pins,
             readers=readers,
             scrub=self.scrub,
+            imports=self.imports,
+            trees=self._shared_trees,
+            readable=lambda layer: self._alone is None or self.readable(layer),
             reader_for=lambda name: ContextReader(session.context(name), self.stat_cache),
         )
 
     @cached_property
-    def snapshotter(self) -> Snapshotter:
-        """Only in the worker."""
-        from arkwright.snapshot.overlay import OverlaySnapshotter
-
-        assert self.worker is not None, "trees exist only in the worker"
-        return OverlaySnapshotter(self.store)
+    def _secrets(self) -> LocalSession:
+        """Secrets and agents, without contexts."""
+        specs = {name: (spec.src, spec.env) for name, spec in self._inputs.secrets.items()}
+        return LocalSession({}, secrets=specs, ssh=self._inputs.ssh)
 
     @cached_property
-    def sandbox(self) -> RuntimeSandbox:
+    def snapshotter(self) -> Snapshotter:
+        """Only in the worker, or after `stay_alone`."""
+        if self._alone is not None:
+            from arkwright.snapshot.virtual import VirtualSnapshotter
+
+            return VirtualSnapshotter(self.store, self._alone, self.scratch())
+        from arkwright.build.tiers import chosen_snapshotter
+
+        assert self.worker is not None, "trees exist only in the worker"
+        return chosen_snapshotter(self.store, self.worker, self.isolation, self.notice)
+
+    @cached_property
+    def blobs(self) -> LayerBlobs:
+        """Blobs of layers, shared by the outputs and by what is published to remote caches."""
+        return LayerBlobs(
+            self.layers,
+            self.store.content,
+            lambda: self.snapshotter if self.worker is not None or self._alone is not None else None,
+            lambda layer: self.image_layers.fetch(layer, self.stream),
+        )
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
         """Only in the worker."""
-        from arkwright.sandbox.runtime import RUNTIMES, RuntimeSandbox
+        from arkwright.sandbox.choice import chosen_sandbox
 
         assert self.worker is not None, "steps run only in the worker"
-        runtimes = RUNTIMES if self.isolation == "oci" else (self.isolation,)
-        return RuntimeSandbox(self.worker, runtimes=runtimes, notice=self.notice)
+        return chosen_sandbox(self.worker, self.isolation, self.notice)
 
     @cached_property
     def trees(self) -> Trees:
-        """Only in the worker."""
+        """Only in the worker, or after `stay_alone`."""
         return Trees(self.snapshotter, self.layers, self.store.content, self.image_layers, self.stream)
+
+    def _shared_trees(self) -> Trees:
+        with self._lock:
+            return self.trees
+
+    def stay_alone(self, profile: Profile) -> None:
+        """Work without a worker from here on: on virtual trees, with blobs of this profile."""
+        self._alone = profile
+
+    def readable(self, layer_id: str) -> bool:
+        """Whether a layer and what it was made on are best read as blobs: they are here or can be
+        fetched, and nobody has unpacked them."""
+        layer = self.layers.get(layer_id)
+        if layer is None or layer.unpacked:
+            return False
+        here = any(self.store.content.has(blob.digest) for blob in layer.blobs.values())
+        if not (here or layer.remote or self.image_layers.knows(layer_id)):
+            return False
+        return all(map(self.readable, layer.parents))
+
+    @property
+    def keeps_owners(self) -> bool:
+        """Whether files of outputs can be given any owner."""
+        if self.worker is None:
+            return os.geteuid() == 0
+        return not self.worker.rootless
 
     def exec_means(self) -> ExecMeans:
         """What steps need; only in the worker."""
@@ -161,6 +229,10 @@ class Means:
                     cache_mounts_path=os.path.join(self.store.root_path, "cache-mounts"),
                     epoch=CONSTANT_EPOCH,
                     env=self.step_env,
+                    emulations=self.emulations,
+                    fill_cache_mount=self.fill_cache_mount,
+                    stopped_by=self.stopped_by,
+                    on_error=self.on_error,
                 )
             return self._exec_means
 
@@ -173,6 +245,8 @@ class Means:
 
     def tiers(self) -> tuple[str, ...]:
         """The isolation that steps of this build had."""
+        if self._alone is not None:
+            return (NO_EXEC,)
         return tuple(sorted(self._exec_means.tiers)) if self._exec_means else ()
 
 

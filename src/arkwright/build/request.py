@@ -7,18 +7,40 @@ from __future__ import annotations
 
 import msgspec
 
+from arkwright.cache.remote_options import RemoteSpec
 from arkwright.exporters.base import Output
 from arkwright.graph.ops import Ulimit
 from arkwright.oci.platform import Platform
 
 
+class BuildTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several targets of a build: a stage (empty: the last one), and what becomes of it."""
+
+    target: str
+    names: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
+
+
+class StepWeight(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step takes of the host while it runs: CPUs, and memory in bytes."""
+
+    cpus: float = 1.0
+    memory: int = 0
+
+
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One `arkwright build`.
 
+    `target`, `names` and `outputs` are of a build with one target; `targets` stand in their place
+    when there are several, which are solved together (see `parts`). `step_weights` are by stage
+    (lower-cased), with `""` for all others; `memory` is what steps may fill together, in bytes (0:
+    the host's). With `keep_going` a failed step stops only the steps that need it.
+
     `context` is a directory path, a URL, a git URL or `-`; `dockerfile` a path, a URL, `-`, or
     empty for the default in the context. `named_contexts` maps NAME (lower-cased, maybe with
-    `::platform`) to what the user wrote. `isolation` is `oci` (the first
-    runtime that works), `crun` or `runc`. `epoch` is None for "from the git context, else the
+    `::platform`) to what the user wrote. `isolation` is one of `sandbox.choice.ISOLATIONS`:
+    `auto` is the strongest that works. `allow` lists the entitlements of steps (`security.insecure`). `on_error` `shell` opens a shell where a step
+    failed, on the caller's terminal. `epoch` is None for "from the git context, else the
     constant". `jobs` 0 means one per CPU.
     """
 
@@ -39,16 +61,43 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 0
     pull: bool = False
-    isolation: str = "oci"
+    isolation: str = "auto"
+    allow: tuple[str, ...] = ()
     jobs: int = 0
+    memory: int = 0
+    step_weights: dict[str, StepWeight] = {}
+    keep_going: bool = False
+    on_error: str = ""
+    targets: tuple[BuildTarget, ...] = ()
     scrub: str = "default"
     epoch: int | None = None
     compression: str = "gzip"
+    cache_from: tuple[RemoteSpec, ...] = ()
+    cache_to: tuple[RemoteSpec, ...] = ()
+    cache_export_timeout_s: float = 300.0
+
+    def parts(self) -> tuple[BuildRequest, ...]:
+        """One request per target; the request itself when it has but one."""
+        return tuple(
+            msgspec.structs.replace(self, target=one.target, names=one.names, outputs=one.outputs, targets=())
+            for one in self.targets
+        ) or (self,)
+
+
+class TargetReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one target: as the fields of that name of `Receipt`."""
+
+    target: str
+    names: tuple[str, ...] = ()
+    digest: str = ""
+    config_digest: str = ""
+    exports: tuple[msgspec.Raw, ...] = ()
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a build did. `digest` is that of the index or manifest; `exports` one per output;
-    `profile` the compression profile; times in seconds; `steps` counts vertices."""
+    `profile` the compression profile; times in seconds; `steps` counts vertices. `targets` has one
+    entry per target; with several, the fields above them are of the first."""
 
     build: str
     digest: str = ""
@@ -59,3 +108,4 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     steps_run: int = 0
     steps_cached: int = 0
     tiers: tuple[str, ...] = ()
+    targets: tuple[TargetReceipt, ...] = ()

@@ -15,14 +15,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from arkwright.build.closing import recorded
 from arkwright.build.compile import Compiled, compile_request
-from arkwright.build.export import Exports
+from arkwright.build.export import Exports, Outcome
 from arkwright.build.means import Means, open_means
-from arkwright.build.request import BuildRequest, Receipt
-from arkwright.build.session import SessionInputs
+from arkwright.build.quota import within_quota
+from arkwright.build.remotes import Remotes, attach_imports, prefix_keys, publishes
+from arkwright.build.request import BuildRequest, Receipt, TargetReceipt
+from arkwright.build.session import SessionInputs, key_agents
+from arkwright.build.upkeep import kept_up
+from arkwright.cache.imports import Imports
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, RemoteError
 from arkwright.events.journal import Journal, journal_path
 from arkwright.events.stream import EventStream
 from arkwright.exporters.base import BuiltImage, ExportReport
+from arkwright.exporters.outputs import check_platforms
 from arkwright.ops.contexts import ContextReader
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.source import Pins
@@ -32,7 +39,10 @@ from arkwright.solver.solver import Solver, Totals
 from arkwright.store.leases import Lease
 from arkwright.store.space import space_needed
 
+_NO_STATUS = {"method": "", "url": "", "status": 0, "remote_code": "", "retryable": False, "attempts": 1}
+
 if TYPE_CHECKING:
+    from arkwright.linux.emulation import Emulation
     from arkwright.linux.worker import Worker
 
 
@@ -44,28 +54,47 @@ def build(
     The calling process must have one thread. Raises every `ArkwrightError` there is; what was
     done until then is in the store and counts for the next build.
     """
-    started = time.monotonic()
-    with open_means(store_root_path, session, stream, scrub=request.scrub) as means:
+    with (
+        key_agents(session) as ready,
+        open_means(store_root_path, ready, stream, scrub=request.scrub) as means,
+    ):
+        means.imports = Imports(means.layers, means.store.content, request.cache_from)
         with Journal(journal_path(means.store.root_path, stream.build)) as journal:
             stream.subscribe(journal, first=True)
-            line = _Line(request, session, compile_request(request, means))
-            if line.cached(means):
-                return line.finish(means, started)
-            # What was looked up must outlive the moments in which no store is open.
-            with Lease(os.path.join(means.store.root_path, "lock")) as lease:
-                lease.share()
-                line.in_worker(means)
-                with open_means(store_root_path, session, stream) as after:
-                    return line.finish(after, started)
+            return recorded(request, stream, lambda: kept_up(means, lambda: _build(request, ready, means)))
+
+
+def _build(request: BuildRequest, session: SessionInputs, means: Means) -> Receipt:
+    started = time.monotonic()
+    for part in request.parts():
+        for output in part.outputs:
+            check_platforms(output, len(set(part.platforms)))
+    line = _Line(request, session, compile_request(request, means))
+    if line.cached(means):
+        return line.finish(means, started)
+    if line.runs_nothing(means):
+        line.here(means)
+        return line.finish(means, started)
+    line.check_platforms(means)
+    root_path, stream = means.store.root_path, means.stream
+    # What was looked up must outlive the moments in which no store is open.
+    with Lease(os.path.join(root_path, "lock")) as lease:
+        lease.share()
+        line.in_worker(means)
+        with open_means(root_path, session, stream) as after:
+            return line.finish(after, started)
 
 
 class _Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker hands back: layers by platform, tree outputs, counts."""
+    """What the worker hands back: layers by target and platform, tree outputs by target, counts,
+    records for each image's config; `trouble` is what fails the build after its outputs."""
 
     results: tuple[tuple[str, ...], ...]
-    reports: tuple[ExportReport, ...]
+    reports: tuple[tuple[ExportReport, ...], ...]
     totals: Totals
     tiers: tuple[str, ...]
+    inline: tuple[dict[str, int], ...] = ()
+    trouble: tuple[Diagnostic, ...] = ()
 
 
 class _Line:
@@ -79,6 +108,7 @@ class _Line:
         self._readers: dict[str, ContextReader] = {}
         self._solver: Solver | None = None
         self._work: _Work | None = None
+        self._emulations: dict[str, Emulation] = {}
 
     def cached(self, means: Means) -> bool:
         """Whether every target is in the cache, and no output needs the worker."""
@@ -91,14 +121,47 @@ class _Line:
             if found is None and image.definition.target is not None:
                 return False
             results.append(_layers(found))
-        if self._exports(tuple(results)).need_worker(means):
+        inline = self._inline(tuple(results))
+        exports = self._exports(tuple(results), inline)
+        if any(one.need_worker(means) for one in exports) or publishes(self._request):
             return False
-        self._work = _Work(results=tuple(results), reports=(), totals=self._solver.totals, tiers=())
+        none: tuple[tuple[ExportReport, ...], ...] = ((),) * len(exports)
+        self._work = _Work(
+            results=tuple(results), reports=none, totals=self._solver.totals, tiers=(), inline=inline
+        )
         return True
+
+    def runs_nothing(self, means: Means) -> bool:
+        """Whether this process can do what is left by itself."""
+        from arkwright.build.no_exec import runs_nothing
+
+        assert self._solver is not None
+        return runs_nothing([image.definition for image in self._compiled.images], self._solver, means)
+
+    def here(self, means: Means) -> None:
+        """Solve in this process, and make what outputs need."""
+        from arkwright.build.no_exec import cancellable
+
+        means.stay_alone(self._exports(((),) * len(self._compiled.images), ())[0].profiles()[0])
+        root_path = means.store.root_path
+        with cancellable() as cancelled:
+            with space_needed(root_path, "the build"), within_quota(means, cancelled):
+                self._work = self._solve(means, cancelled)
+
+    def check_platforms(self, means: Means) -> None:
+        """Refuse steps for platforms that do not run here, before anything runs."""
+        from arkwright.build.emulation import check_platforms
+
+        assert self._solver is not None
+        definitions = [image.definition for image in self._compiled.images]
+        self._emulations = check_platforms(
+            definitions, self._solver, means.scratch, may_import=bool(self._request.cache_from)
+        )
 
     def in_worker(self, means: Means) -> None:
         """Solve in the worker process, and make there what outputs need."""
         from arkwright.linux.worker import run_in_worker
+        from arkwright.sandbox.choice import plain_worker
 
         root_path, build_id = means.store.root_path, means.stream.build
 
@@ -110,52 +173,109 @@ class _Line:
             ) as inside:
                 # What earlier builds threw away is deleted beside this one, never on its path.
                 threading.Thread(target=inside.store.empty_trash, name="trash", daemon=True).start()
-                with space_needed(root_path, "the build"):
-                    return msgspec.msgpack.encode(self._solve(inside, worker))
+                with space_needed(root_path, "the build"), within_quota(inside, worker.cancelled):
+                    return msgspec.msgpack.encode(self._solve(inside, worker.cancelled))
 
         means.suspend()
-        data = run_in_worker(body, store_root_path=root_path, on_report=means.stream.relay)
+        own = [found for found in self._emulations.values() if found.emulator_path]
+        data = run_in_worker(
+            body, store_root_path=root_path, on_report=means.stream.relay, handlers=own,
+            plain=plain_worker(self._request.isolation),
+        )  # fmt: skip
         self._work = msgspec.msgpack.decode(data, type=_Work)
 
-    def _solve(self, means: Means, worker: Worker) -> _Work:
-        from arkwright.solver.scheduler import Scheduler
+    def _solve(self, means: Means, cancelled: threading.Event) -> _Work:
+        from arkwright.solver.scheduler import Scheduler, Weight
 
         assert self._solver is not None
+        attach_imports(self._request, means, cancelled)
         self._solver.rebind(
             means.resolver(self._compiled.contexts, self._pins, self._readers), means.records, means.stream
         )
         means.step_env = self._compiled.step_env
-        means.isolation = self._request.isolation
-        with Scheduler(self._request.jobs, worker.cancelled) as scheduler:
-            found = self._solver.solve([image.definition for image in self._compiled.images], scheduler)
-        results = tuple(_layers(result) for result in found)
-        reports = self._exports(results).in_worker(means)
-        return _Work(results=results, reports=reports, totals=self._solver.totals, tiers=means.tiers())
+        means.isolation, means.on_error = self._request.isolation, self._request.on_error
+        means.emulations = self._emulations
+        request, definitions = self._request, [image.definition for image in self._compiled.images]
+        weights = {name: Weight(one.cpus, one.memory) for name, one in request.step_weights.items()}
+        profile = self._exports(((),) * len(definitions), ())[0].profiles()[0]
+        with Remotes(request, means, self._solver, definitions, profile, cancelled) as remotes:
+            while True:
+                try:
+                    with Scheduler(
+                        request.jobs, cancelled, memory=request.memory, weights=weights
+                    ) as scheduler:
+                        found = self._solver.solve(definitions, scheduler, keep_going=request.keep_going)
+                    results = tuple(_layers(result) for result in found)
+                    inline = self._inline(results)
+                    reports = tuple(one.in_worker(means) for one in self._exports(results, inline))
+                    break
+                except ArkwrightError:
+                    if cancelled.is_set() or not means.imports.take_lost():
+                        raise
+                    self._solver.restart()
+            trouble = remotes.finish(results)
+            if cancelled.is_set():
+                raise Cancelled.of("cancelled", "the build was cancelled")
+        return _Work(
+            results=results, reports=reports, totals=self._solver.totals, tiers=means.tiers(),
+            inline=inline, trouble=trouble,
+        )  # fmt: skip
+
+    def _inline(self, results: tuple[tuple[str, ...], ...]) -> tuple[dict[str, int], ...]:
+        """The records that go into each image's config."""
+        assert self._solver is not None
+        if not any(spec.type == "inline" for spec in self._request.cache_to):
+            return ({},) * len(results)
+        return tuple(prefix_keys(self._solver, layers) for layers in results)
 
     def finish(self, means: Means, started: float) -> Receipt:
         """Write the outputs that remain, and sum up."""
         work = self._work
         assert work is not None
         means.adopt(self._pins)
-        outcome = self._exports(work.results).finish(means, work.reports)
+        exports = self._exports(work.results, work.inline)
+        outcomes = [one.finish(means, done) for one, done in zip(exports, work.reports, strict=True)]
+        if work.trouble:
+            raise RemoteError(*work.trouble, details=_NO_STATUS)
+        targets = tuple(map(_receipt, self._request.parts(), outcomes))
         return Receipt(
             build=means.stream.build,
-            digest=outcome.digest,
-            config_digest=outcome.config_digest,
-            exports=tuple(msgspec.Raw(msgspec.json.encode(report)) for report in outcome.reports),
-            profile=outcome.profile,
+            digest=targets[0].digest,
+            config_digest=targets[0].config_digest,
+            exports=targets[0].exports,
+            targets=targets,
+            profile=outcomes[0].profile,
             duration_s=time.monotonic() - started,
             steps_run=work.totals.run,
             steps_cached=work.totals.cached,
             tiers=work.tiers,
         )
 
-    def _exports(self, results: tuple[tuple[str, ...], ...]) -> Exports:
-        built = tuple(
-            BuiltImage(platform=image.platform, layers=layers, config=image.config)
-            for image, layers in zip(self._compiled.images, results, strict=True)
-        )
-        return Exports(self._request, built, self._compiled.epoch)
+    def _exports(
+        self, results: tuple[tuple[str, ...], ...], inline: tuple[dict[str, int], ...]
+    ) -> list[Exports]:
+        """The outputs of each target."""
+        built = [
+            BuiltImage(platform=image.platform, layers=layers, config=image.config, cache=cache)
+            for image, layers, cache in zip(
+                self._compiled.images, results, inline or ({},) * len(results), strict=True
+            )
+        ]
+        found = []
+        for part, count in zip(self._request.parts(), self._compiled.counts, strict=True):
+            images, built = tuple(built[:count]), built[count:]
+            found.append(Exports(part, images, self._compiled.epoch, as_index=self._compiled.as_index))
+        return found
+
+
+def _receipt(part: BuildRequest, outcome: Outcome) -> TargetReceipt:
+    return TargetReceipt(
+        target=part.target,
+        names=part.names,
+        digest=outcome.digest,
+        config_digest=outcome.config_digest,
+        exports=tuple(msgspec.Raw(msgspec.json.encode(report)) for report in outcome.reports),
+    )
 
 
 def _layers(result: Result | None) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
@@ -16,19 +17,26 @@ from arkwright.graph.ops import SourceOp
 from arkwright.oci import config as image_config
 from arkwright.oci.platform import Platform, host_platform
 from arkwright.ops.exec import FAILED_BUCKET, FailedStep
-from arkwright.sandbox.spec import StepSpec
+from arkwright.sandbox.spec import StepMount, StepSpec
 from arkwright.sources.base import PinnedImage
 from arkwright.store.leases import Lease
+
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One `arkwright run`. `command` replaces the image's; `entrypoint` None keeps the image's.
 
-    With `failed_step` (the name that the failure showed) the image is not asked for.
+    The image is not asked for with `failed_step` (the name that the failure showed), nor with `step`,
+    a step of `build` (the last build by default) by its name. With `debug` that step is one that
+    failed, any by default, and its mounts are there too, but for secrets and agents.
     """
 
     image: str = ""
     failed_step: str = ""
+    step: str = ""
+    build: str = ""
+    debug: bool = False
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = {}
     cwd: str = ""
@@ -48,19 +56,22 @@ class _Start(msgspec.Struct, frozen=True):
     env: tuple[str, ...]
     cwd: str
     user: str
+    failed: FailedStep | None = None
+    context: str = ""
 
 
 def run_image(request: RunRequest, store_root_path: str) -> int:
     """Run to the end and return the exit status; changes are thrown away.
 
-    Raises `UserError` `no-command`, `unknown-image`, `unknown-failed-step`.
+    Raises `UserError` `no-command`, `unknown-image`, `unknown-failed-step`, `unknown-build`,
+    `unknown-step`, `ambiguous-step`, `step-not-kept`.
     """
     from arkwright.linux.worker import Worker, run_in_worker
 
     stream = EventStream("run")
     inputs = SessionInputs()
     with open_means(store_root_path, inputs, stream) as means:
-        start = _failed_step(request, means) if request.failed_step else _image(request, means)
+        start = _chosen(request, means)
         for layer in start.layers:
             means.image_layers.fetch(layer, stream)
         with Lease(os.path.join(means.store.root_path, "lock")) as lease:
@@ -75,21 +86,55 @@ def run_image(request: RunRequest, store_root_path: str) -> int:
 
 
 def _run(request: RunRequest, start: _Start, means: Means) -> int:
-    trees = means.trees
-    trees.ensure(start.layers)
-    active = trees.snapshotter.prepare(start.layers)
+    spec = StepSpec(
+        args=start.args, env=start.env, cwd=start.cwd or "/", user=start.user, terminal=request.terminal,
+        network="none" if request.network == "none" else "host" if request.network == "host" else "default",
+        hostname="arkwright",
+    )  # fmt: skip
+    with _tree(start, means) as (root, mounts), open(os.devnull, "rb") as nothing:
+        stdin = sys.stdin.fileno() if request.interactive or request.terminal else nothing.fileno()
+        stdio = (stdin, sys.stdout.fileno(), sys.stderr.fileno())
+        spec = msgspec.structs.replace(spec, mounts=mounts)
+        return means.sandbox.run(spec, root, lambda fd, data: None, stdio=stdio).status
+
+
+@contextmanager
+def _tree(start: _Start, means: Means) -> Iterator[tuple[str, tuple[StepMount, ...]]]:
+    """A writable root whose changes are thrown away, and what is mounted in it."""
+    if start.failed is not None and start.failed.op is not None:
+        from arkwright.build.debug import mounted_again
+
+        with mounted_again(start.failed, start.context, means) as found:
+            yield found
+        return
+    means.trees.ensure(start.layers)
+    active = means.trees.snapshotter.prepare(start.layers)
     try:
-        spec = StepSpec(
-            args=start.args, env=start.env, cwd=start.cwd or "/", user=start.user, terminal=request.terminal,
-            network="none" if request.network == "none" else "host" if request.network == "host" else "default",
-            hostname="arkwright",
-        )  # fmt: skip
-        with open(os.devnull, "rb") as nothing:
-            stdin = sys.stdin.fileno() if request.interactive or request.terminal else nothing.fileno()
-            stdio = (stdin, sys.stdout.fileno(), sys.stderr.fileno())
-            return means.sandbox.run(spec, active.root, lambda fd, data: None, stdio=stdio).status
+        yield active.root, ()
     finally:
         active.abort()
+
+
+def _chosen(request: RunRequest, means: Means) -> _Start:
+    if request.failed_step:
+        return _failed_step(request, means, request.failed_step)
+    if not request.step and not request.debug:
+        return _image(request, means)
+    from arkwright.cache.steps import find_step, tree_of
+
+    step = find_step(means.store.root_path, request.build, request.step)
+    if request.debug and step.failed:
+        found = _failed_step(request, means, step.vertex.partition(":")[2][:12])
+        if found.failed is not None and found.failed.build == step.build:
+            return msgspec.structs.replace(found, context=step.context)
+        raise UserError.of(
+            "step-not-kept", f"the tree of the step {step.name!r} is not in the store: it failed again since",
+            hint="leave the build away to look at the last failure",
+        )  # fmt: skip
+    return _Start(
+        layers=tree_of(means.store, step), args=request.command or ("/bin/sh",),
+        env=_environment((_PATH,), request.env), cwd=request.cwd, user=request.user,
+    )  # fmt: skip
 
 
 def _image(request: RunRequest, means: Means) -> _Start:
@@ -133,17 +178,17 @@ def _pin(text: str, platform: Platform, means: Means) -> PinnedImage:
     )  # fmt: skip
 
 
-def _failed_step(request: RunRequest, means: Means) -> _Start:
-    data = means.store.metadata.get(FAILED_BUCKET, request.failed_step)
+def _failed_step(request: RunRequest, means: Means, name: str) -> _Start:
+    data = means.store.metadata.get(FAILED_BUCKET, name)
     if data is None:
         raise UserError.of(
-            "unknown-failed-step", f"the store has no failed step {request.failed_step!r}",
+            "unknown-failed-step", f"the store has no failed step {name!r}",
             hint="build again: the failure names the step",
         )  # fmt: skip
     step = msgspec.json.decode(data, type=FailedStep)
     return _Start(
         layers=step.layers, args=request.command or ("/bin/sh",), env=_environment(step.env, request.env),
-        cwd=request.cwd or step.cwd, user=request.user or step.user,
+        cwd=request.cwd or step.cwd, user=request.user or step.user, failed=step if request.debug else None,
     )  # fmt: skip
 
 

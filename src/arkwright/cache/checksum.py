@@ -2,8 +2,9 @@
 
 A digest covers, of everything at and below a path: names, types, modes (07777), owners (unless
 told), sizes, link targets, device numbers, the content of files, and extended attributes as they
-land in an image. Modification times, hard links and host inode numbers never count; sockets are
-no part of any image. The name of the path itself does not count.
+land in an image. Modification times and host inode numbers never count; sockets are no part of any
+image. The name of the path itself does not count. Which paths are hard links of one file is told
+apart (`TreeDigester.link_groups`), because it concerns all that is copied at once.
 
 It is a Merkle tree of sha256: a node is a list of NUL-terminated fields (no field can hold a NUL),
 whose number follows from its type; a directory's last field is the digest of its children's nodes,
@@ -21,8 +22,9 @@ from stat import S_ISREG
 
 import msgspec
 
-from arkwright.cache.stat_cache import DirectoryStats, RootStats, StatCache, now_ns
+from arkwright.cache.stat_cache import DirectoryStats, RootStats, StatCache, is_settled, now_ns
 from arkwright.diagnostics.errors import UserError
+from arkwright.layer import files
 from arkwright.layer.attributes import NODE, carried, portable
 from arkwright.layer.rooted import DirStack, Root
 
@@ -91,6 +93,7 @@ class TreeDigester:
         self._stats: RootStats | None = stat_cache.root(root.path) if stat_cache is not None else None
         self._memo: dict[tuple[str, bool], str] = {}
         self._linked: dict[tuple[int, int, int], str] = {}
+        self._members: dict[tuple[int, int], set[str]] = {}
         self._facts: list[FileFacts] | None = None
 
     def digest(self, path: str, *, follow: bool = True, contents: bool = False) -> str:
@@ -111,6 +114,14 @@ class TreeDigester:
         """The digests of several paths."""
         return {path: self.digest(path, follow=follow) for path in paths}
 
+    def link_groups(self) -> list[tuple[str, ...]]:
+        """The paths, of all that was digested until now, that are one file (hard links); sorted."""
+        groups = (tuple(sorted(paths)) for paths in self._members.values() if len(paths) > 1)
+        return sorted(groups)
+
+    def _note_link(self, path: str, status: os.stat_result) -> None:
+        self._members.setdefault((status.st_dev, status.st_ino), set()).add(path)
+
     def facts(self, path: str, *, follow: bool = True) -> list[FileFacts]:
         """What counts of the path and of all below it, sorted; reads the tree again."""
         self._facts = []
@@ -126,7 +137,7 @@ class TreeDigester:
             if follow:
                 return self._root.resolve(path)
             fd, parent, name = self._root.locate(path)
-            os.close(fd)
+            files.close(fd)
             return parent if name == "." else f"{parent}/{name}".lstrip("/")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _missing(path) from error
@@ -145,22 +156,24 @@ class TreeDigester:
     def _read_top(self, path: str) -> str:
         parent_fd, name = self._root.open_parent(path)
         try:
-            status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            status = files.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                stats = self._stats.directory(os.fstat(parent_fd)) if self._stats else None
+                if status.st_nlink > 1:
+                    self._note_link(path, status)
+                stats = self._stats.directory(files.fstat(parent_fd)) if self._stats else None
                 node = self._leaf("", status, parent_fd, name, stats)
                 if node is None:
                     raise FileNotFoundError(f"{path} is a socket")
                 return node
         finally:
-            os.close(parent_fd)
-        fd = self._root.open_dir(path, follow=False) if path else os.dup(self._root.fd)
-        head = self._directory_head("", os.fstat(fd), None, fd, ".")
+            files.close(parent_fd)
+        fd = self._root.open_dir(path, follow=False) if path else files.duplicate(self._root.fd)
+        head = self._directory_head("", files.fstat(fd), None, fd, ".")
         return self._directory(fd, path, head)
 
     def _directory(self, fd: int, top: str, head: str) -> str:
         """The node of a directory. Takes `fd` over."""
-        stack = DirStack(fd)
+        stack = DirStack(fd, widen=self._root.widen)
         frames = [_Frame(top, head, True)]
         try:
             self._list(stack.fd, frames[-1])
@@ -180,6 +193,10 @@ class TreeDigester:
                 stack.pop()
                 if frame.shown or frame.lines:
                     frames[-1].lines.append(node)
+        except OSError as error:
+            if isinstance(error.filename, str) and not error.filename.startswith("/"):
+                error.filename = f"{frames[-1].path}/{error.filename}".lstrip("/")
+            raise
         finally:
             stack.close()
 
@@ -192,12 +209,12 @@ class TreeDigester:
         return f"{frame.head}{_sha256(''.join(frame.lines))}\0"
 
     def _list(self, fd: int, frame: _Frame) -> None:
-        stats = self._stats.directory(os.fstat(fd)) if self._stats is not None else None
-        known = stats.known if stats is not None else {}
+        stats = self._stats.directory(files.fstat(fd)) if self._stats is not None else None
+        known, fresh_ns = (stats.known, stats.fresh_ns) if stats is not None else ({}, 0)
         excluded, plain = self._excluded, not self._ownership
         prefix = f"{frame.path}/" if frame.path else ""
         inodes: list[int] = []
-        with os.scandir(fd) as entries:
+        with files.scandir(fd) as entries:
             for entry in entries:
                 name = entry.name
                 is_dir = entry.is_dir(follow_symlinks=False)
@@ -212,10 +229,13 @@ class TreeDigester:
                         frame.pending.append((name, head, not hidden))
                     continue
                 # The warm path of a big context: no call per file but the stat.
+                if status.st_nlink > 1:
+                    self._note_link(prefix + name, status)
                 found = known.get(status.st_ino)
                 if (
                     found is not None
                     and found.ctime_ns == status.st_ctime_ns
+                    and found.ctime_ns < fresh_ns
                     and found.mtime_ns == status.st_mtime_ns
                     and found.size == status.st_size
                     and found.mode == status.st_mode
@@ -233,8 +253,8 @@ class TreeDigester:
     def _directory_head(
         self, name: str, status: os.stat_result, stats: DirectoryStats | None, dir_fd: int, entry: str
     ) -> str:
-        known = stats.known.get(status.st_ino) if stats is not None else None
-        if known is not None and known.describes(status):
+        known = stats.find(status) if stats is not None else None
+        if known is not None:
             return self._start(name, "d", status) + known.tail
         read_at = now_ns()
         tail = f"\0{status.st_mode & 0o7777:o}\0{_xattrs_at(dir_fd, entry)}\0"
@@ -249,18 +269,18 @@ class TreeDigester:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return None
-        known = stats.known.get(status.st_ino) if stats is not None else None
-        if known is not None and known.describes(status):
+        known = stats.find(status) if stats is not None else None
+        if known is not None:
             return self._start(name, kind, status) + known.tail
         linked = (status.st_dev, status.st_ino, status.st_ctime_ns)
         tail = self._linked.get(linked)
         if tail is None:
             read_at = now_ns()
-            status, tail = _read(kind, status, dir_fd, entry)
+            status, tail, settled = _read(kind, status, dir_fd, entry)
             if status.st_nlink > 1:
                 self._linked[linked] = tail
             # Link targets may hold bytes that are not UTF-8, which the cache's encoding refuses.
-            if stats is not None and kind in "fl" and tail.isascii():
+            if stats is not None and settled and kind in "fl" and tail.isascii():
                 stats.learn(status, read_at, tail)
         return self._start(name, kind, status) + tail
 
@@ -270,48 +290,51 @@ class TreeDigester:
         return f"{name}\0{kind}\0-\0-"
 
 
-def _read(kind: str, status: os.stat_result, dir_fd: int, name: str) -> tuple[os.stat_result, str]:
-    """Status before the read, and the end of a node: mode, attributes, content."""
+def _read(kind: str, status: os.stat_result, dir_fd: int, name: str) -> tuple[os.stat_result, str, bool]:
+    """Status before the read, the end of a node (mode, attributes, content), and whether that holds
+    as long as the status does."""
     if kind == "f":
-        status, content, xattrs = _read_file(dir_fd, name)
-        return status, f"\0{status.st_mode & 0o7777:o}\0{xattrs}\0{status.st_size} {content}\0"
+        status, content, xattrs, settled = _read_file(dir_fd, name)
+        tail = f"\0{status.st_mode & 0o7777:o}\0{xattrs}\0{status.st_size} {content}\0"
+        return status, tail, settled
     xattrs = _xattrs_at(dir_fd, name)
     if kind == "l":
         # The mode of a link means nothing (symlink(7)).
-        return status, f"\x00777\0{xattrs}\0{os.readlink(name, dir_fd=dir_fd)}\0"
+        return status, f"\x00777\0{xattrs}\0{files.readlink(name, dir_fd=dir_fd)}\0", True
     numbers = "" if kind == "p" else f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    return status, f"\0{status.st_mode & 0o7777:o}\0{xattrs}\0{numbers}\0"
+    return status, f"\0{status.st_mode & 0o7777:o}\0{xattrs}\0{numbers}\0", True
 
 
-def _read_file(dir_fd: int, name: str) -> tuple[os.stat_result, str, str]:
-    """Status before the read, sha256 and attributes of a regular file."""
+def _read_file(dir_fd: int, name: str) -> tuple[os.stat_result, str, str, bool]:
+    """Status before the read, sha256 and attributes of a regular file, and whether nobody can write
+    to it unnoticed."""
     try:
-        fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+        fd = files.open(name, _FLAGS, dir_fd=dir_fd)
     except PermissionError:
         # O_NOATIME is for the owner only (open(2)).
-        fd = os.open(name, _FLAGS & ~os.O_NOATIME, dir_fd=dir_fd)
+        fd = files.open(name, _FLAGS & ~os.O_NOATIME, dir_fd=dir_fd)
     try:
-        status = os.fstat(fd)
+        status = files.fstat(fd)
         if not S_ISREG(status.st_mode):
             raise OSError(errno.ESTALE, "the file was replaced while it was read", name)
+        # Before the read: a writer that comes after it moves the times.
+        settled = not files.is_virtual(fd) and is_settled(fd, status)
         hashed = hashlib.sha256()
-        while chunk := os.read(fd, min(_CHUNK, status.st_size + 1)):
+        while chunk := files.read(fd, min(_CHUNK, status.st_size + 1)):
             hashed.update(chunk)
-        return status, hashed.hexdigest(), _xattrs(fd)
+        return status, hashed.hexdigest(), _xattrs(fd), settled
     finally:
-        os.close(fd)
+        files.close(fd)
 
 
 def _xattrs_at(dir_fd: int, name: str) -> str:
-    # listxattr(2) has no form with a directory descriptor.
-    return _xattrs(f"/proc/self/fd/{dir_fd}/{name}")
+    return _xattrs((dir_fd, name))
 
 
-def _xattrs(target: int | str) -> str:
+def _xattrs(target: files.Place) -> str:
     """The digest of the attributes that an image keeps; empty for none."""
-    follow = isinstance(target, int)
     try:
-        names = os.listxattr(target, follow_symlinks=follow)
+        names = files.listxattr(target)
     except OSError:  # a file system without attributes
         return _NO_XATTRS
     if not names:
@@ -321,7 +344,7 @@ def _xattrs(target: int | str) -> str:
     for name in sorted(names):
         if not (carried(name) or name == NODE):
             continue
-        value: bytes | None = os.getxattr(target, name, follow_symlinks=follow)
+        value: bytes | None = files.getxattr(target, name)
         assert value is not None
         value = value if name == NODE else portable(name, value)
         if value is not None:
@@ -355,6 +378,10 @@ def _missing(path: str) -> UserError:
 
 def _unreadable(path: str, error: OSError) -> UserError:
     shown = error.filename if isinstance(error.filename, str) else path
-    wrapped = UserError.of("unreadable-path", f"cannot read {shown or path or '/'}: {error.strerror}")
+    wrapped = UserError.of(
+        "unreadable-path",
+        f"cannot read {shown or path or '/'}: {error.strerror}",
+        hint="let the user who builds read it, or hide it with the ignore file",
+    )
     assert isinstance(wrapped, UserError)
     return wrapped

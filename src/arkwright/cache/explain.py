@@ -24,6 +24,8 @@ from arkwright.store.store import Store
 Reason = Literal[
     "cached", "no-earlier-record", "inputs-changed", "fields-changed", "not-asked", "not-recorded"
 ]
+# Groups of what is no step: layers from remote caches, records to them.
+_TRANSFERS = ("cache import", "cache export")
 _CONTENT = ("content of ", "input ")
 
 
@@ -103,10 +105,13 @@ class _Explainer:
         self._declared: dict[str, Declared] = {}
         self._outcomes: dict[str, Started | CacheHit] = {}
         self._failed: set[str] = set()
+        self._transfers: set[str] = set()
         for event in read_journal(journal_path(store.root_path, build)):
             if isinstance(event, Declared):
                 self._declared[event.vertex] = event
-            elif isinstance(event, Started | CacheHit):
+                if event.group in _TRANSFERS:
+                    self._transfers.add(event.vertex)
+            elif isinstance(event, Started | CacheHit) and event.vertex not in self._transfers:
                 self._outcomes[event.vertex] = event
             elif isinstance(event, Failed):
                 self._failed.add(event.vertex)
@@ -143,7 +148,10 @@ class _Explainer:
             for one in self._by_kind[_kind(mine)]
             if one.created_at < mine.created_at and one.build != self._build
         ]
-        same = [one for one in earlier if one.operation == mine.operation]
+        # A record from a remote cache does not say what its inputs were.
+        same = [
+            one for one in earlier if one.operation == mine.operation and len(one.inputs) == len(mine.inputs)
+        ]
         if same:
             other = max(same, key=lambda one: (_shared(mine, one), one.created_at))
             differences, reason = self._inputs(mine, other), "inputs-changed"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 
 import msgspec
 
@@ -17,15 +18,19 @@ from arkwright.cache.inventory import (
     layers_of,
     take_inventory,
 )
-from arkwright.cache.prune import HTTP, downloads
+from arkwright.cache.items import HTTP, downloads
 from arkwright.cache.reach import reach
 from arkwright.cache.records import RECORDS, SIBLINGS
+from arkwright.diagnostics.errors import ArkwrightError
+from arkwright.events.journal import journal_path, read_journal
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.layers import BUCKET as LAYERS
 from arkwright.snapshot.layers import FS, LayerRecords, directory_path
 from arkwright.store.store import Store
 
 _READ = 1 << 20
+# What belongs into the directory of a cache mount (see `cache.mounts`).
+_MOUNT_PART = re.compile(r"id|lock|seed\.lock|shared|private-[0-9]+(\.lock)?")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -78,6 +83,8 @@ class _Check:
         self._directories(inventory)
         self._users(inventory)
         self._downloads()
+        self._journals()
+        self._mounts()
         return self._found
 
     def _add(self, kind: str, subject: str, message: str, *, garbage: bool = False) -> None:
@@ -154,6 +161,30 @@ class _Check:
             if not digest or not self._store.content.has(digest):
                 self._add("download-without-blob", key, f"download {key} has lost its file {digest}")
 
+    def _journals(self) -> None:
+        root_path = self._store.root_path
+        for build in sorted(os.listdir(os.path.join(root_path, "history"))):
+            path = journal_path(root_path, build)
+            if not os.path.isfile(path):
+                self._add("empty-history", build, f"history/{build} has no journal", garbage=True)
+                continue
+            try:
+                for _ in read_journal(path):
+                    pass
+            except ArkwrightError as error:
+                self._add("corrupt-journal", build, f"the journal of build {build} cannot be read: {error}")
+
+    def _mounts(self) -> None:
+        """Trees that were being made for a cache mount when their maker was killed."""
+        base_path = os.path.join(self._store.root_path, "cache-mounts")
+        for name in sorted(os.listdir(base_path)):
+            for part in sorted(os.listdir(os.path.join(base_path, name))):
+                if not _MOUNT_PART.fullmatch(part):
+                    self._add(
+                        "half-made-mount", f"{name}/{part}", f"cache-mounts/{name}/{part} is half-made",
+                        garbage=True,
+                    )  # fmt: skip
+
 
 def blob_path(store: Store, digest: str) -> str:
     """Where a blob is, also one whose name is no digest at all."""
@@ -169,8 +200,8 @@ def _remove(store: Store, finding: Finding) -> None:
         store.names.remove(subject)
     elif finding.kind == "layer-without-directory":
         _forget_tree(store, subject)
-    elif finding.kind == "orphan-directory":
-        store.trash(os.path.join(store.root_path, "layers", subject))
+    elif finding.kind in _DIRECTORIES:
+        store.trash(os.path.join(store.root_path, _DIRECTORIES[finding.kind], subject))
     else:
         bucket = _BUCKETS.get(finding.kind)
         if bucket is None:
@@ -178,6 +209,12 @@ def _remove(store: Store, finding: Finding) -> None:
         metadata.delete(bucket, subject)
 
 
+_DIRECTORIES = {
+    "orphan-directory": "layers",
+    "empty-history": "history",
+    "corrupt-journal": "history",
+    "half-made-mount": "cache-mounts",
+}
 _BUCKETS = {
     "layer-without-parent": LAYERS,
     "record-without-layer": RECORDS,

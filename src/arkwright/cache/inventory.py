@@ -19,6 +19,7 @@ class Layered(msgspec.Struct, frozen=True):
     """What records and failed steps have in common: a tree, as ids of layers, lowest first."""
 
     layers: tuple[str, ...] = ()
+    command: str = ""
 
 
 class Inventory(msgspec.Struct):

@@ -2,9 +2,17 @@
 
 A file is the same when device, inode, change time, modification time, size and mode are: the
 change time (inode(7)) moves with every write, chmod and attribute change, and nobody can set it
-back. Clocks tick coarsely, so an edit right after our read could leave all of these as they were:
-a file that changed less than two seconds before it was read is therefore not remembered at all
-(the "racy" entries of git's index).
+back. There are three traps:
+
+- Clocks tick coarsely, so an edit right after our read could leave all of these as they were: a
+  file that changed less than two seconds before it was read is not remembered at all (the "racy"
+  entries of git's index).
+- The clock may be set back, and a later edit then get the very change time that we know: what is
+  known with a change time less than two seconds ago, or in the future, is read again.
+- A store through a shared mapping (mmap(2)) moves the times when it makes a page writable, and not
+  again until that page was written back; on tmpfs never again. So a file is remembered only when
+  nobody has it open for writing, which a read lease proves (fcntl(2), F_SETLEASE). Where we may
+  take none, it has to be unchanged for longer than the kernel keeps pages from the disk.
 
 Kept in the metadata bucket `stat:<hash of the root's path>`, one value per directory: the lookup
 of a whole context is one query. Losing or mixing values costs time, never a wrong answer.
@@ -12,8 +20,11 @@ of a whole context is one query. Losing or mixing values costs time, never a wro
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
+import signal
 import threading
 import time
 
@@ -22,6 +33,9 @@ import msgspec
 from arkwright.store.metadata import Metadata
 
 RACY_NS = 2_000_000_000
+# vm.dirty_expire_centisecs and vm.dirty_writeback_centisecs are 30 s and 5 s (kernel: admin-guide,
+# sysctl/vm); twice that.
+WRITTEN_BACK_NS = 70_000_000_000
 # Directories of one root; beyond that, those which this run did not visit are dropped.
 _KEPT = 50_000
 
@@ -52,12 +66,21 @@ _encoder = msgspec.msgpack.Encoder()
 class DirectoryStats:
     """The known inodes of one directory; `known` is for lookups, `learn` for additions."""
 
-    __slots__ = ("changed", "device", "known")
+    __slots__ = ("changed", "device", "fresh_ns", "known")
 
     def __init__(self, device: int, known: dict[int, Known]) -> None:
         self.device = device
+        # What changed from then on is not trusted in this run.
+        self.fresh_ns = now_ns() - RACY_NS
         self.known = known
         self.changed = False
+
+    def find(self, status: os.stat_result) -> Known | None:
+        """What is known of the inode that has this status."""
+        known = self.known.get(status.st_ino)
+        if known is None or not known.describes(status) or known.ctime_ns >= self.fresh_ns:
+            return None
+        return known
 
     def learn(self, status: os.stat_result, read_at_ns: int, tail: str) -> None:
         """Remember what was read from `read_at_ns` (wall clock) on of an inode that had `status`
@@ -150,6 +173,22 @@ class StatCache:
                 self._metadata.put_many(root.bucket, rows)
                 for key in gone:
                     self._metadata.delete(root.bucket, key)
+
+
+def is_settled(fd: int, status: os.stat_result) -> bool:
+    """Whether no store into an open regular file can go unnoticed from now on: nobody has it open
+    for writing, or mapped so."""
+    try:
+        # A writer that comes while we hold the lease would otherwise end us with SIGIO.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return False
+        # Not the owner (EACCES), or a file system without leases (EINVAL).
+        return status.st_ctime_ns < now_ns() - WRITTEN_BACK_NS
+    return True
 
 
 def now_ns() -> int:

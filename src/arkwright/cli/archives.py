@@ -70,6 +70,7 @@ def save(
 def load(invocation: Invocation, /, path: str, quiet: bool, root_path: str | None) -> None:
     """Read the images of an OCI or docker archive, compressed or not, or of an OCI layout directory, into
     the local store."""
+    from arkwright.build.upkeep import quota_kept
     from arkwright.images.load import load_archive, load_layout
 
     if path == "-" and sys.stdin.isatty():
@@ -78,7 +79,7 @@ def load(invocation: Invocation, /, path: str, quiet: bool, root_path: str | Non
             "there is no archive on standard input",
             hint="name a file with -i, or pipe an archive in",
         )
-    with open_store(invocation, root_path) as store:
+    with quota_kept(invocation.store_root(root_path)), open_store(invocation, root_path) as store:
         if os.path.isdir(path):
             found = load_layout(store, path)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from arkwright.cli.steplog import Lines
+from arkwright.diagnostics.amounts import bytes_text
 from arkwright.events import types
 
 _TAIL = 12
@@ -125,16 +126,6 @@ def amount(event: types.Progress) -> str:
         total = f" / {bytes_text(event.total)}" if event.total else ""
         return bytes_text(event.done) + total
     return f"{event.done}" + (f" / {event.total}" if event.total else "") + f" {event.unit}"
-
-
-def bytes_text(count: int) -> str:
-    """Bytes in decimal units, as docker shows them."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f}{unit}" if unit == "B" else f"{size:.1f}{unit}"
-        size /= 1000
-    return f"{size:.1f}TB"
 
 
 def exported_text(event: types.Exported) -> str:

@@ -57,14 +57,17 @@ def bootstrap(
     """Make a base image from a distribution's own packages, into the local store, under the name
     of the distribution."""
     from arkwright.bootstrap.run import bootstrap as make_base
+    from arkwright.build.upkeep import quota_kept
 
-    reference, descriptor = make_base(
-        name,
-        invocation.store_root(root_path),
-        variant=variant,
-        mirror=mirror,
-        include=listed(include),
-        image_name=image_name,
-        report=None if quiet else lambda line: click.echo(escape(line), err=True),
-    )
+    store_path = invocation.store_root(root_path)
+    with quota_kept(store_path):
+        reference, descriptor = make_base(
+            name,
+            store_path,
+            variant=variant,
+            mirror=mirror,
+            include=listed(include),
+            image_name=image_name,
+            report=None if quiet else lambda line: click.echo(escape(line), err=True),
+        )
     click.echo(descriptor.digest if quiet else f"{reference.familiar()} {descriptor.digest}")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import msgspec
 
-from arkwright.build.request import BuildRequest, Receipt
+from arkwright.build.request import BuildRequest, Receipt, TargetReceipt
 from arkwright.build.session import SessionInputs
 from arkwright.cli.build_options import build_options
 from arkwright.cli.build_request import build_request
 from arkwright.cli.calls import parse_call
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.parameters import Arguments
-from arkwright.cli.pending import pending_help, refuse_pending
+from arkwright.cli.parameters import Arguments, require_terminal
+from arkwright.cli.pending import pending_help, refuse_pending, without_effect
 from arkwright.cli.session import agents, secrets
+from arkwright.cli.targets import refuse_several
+from arkwright.diagnostics.errors import Diagnostic
 
 _EPILOG = f"""\
 {pending_help()}
@@ -45,36 +48,54 @@ layers are normalised (see --source-date-epoch and --scrub).
 def build(invocation: Invocation, /, context: str, **options: Any) -> None:
     """Build an image from a Dockerfile.
 
-    CONTEXT holds the files that COPY and ADD take: a directory (default: this one), a tarball's or
-    a git URL, or `-` for a tar archive on standard input.
+    CONTEXT holds the files that COPY and ADD take: a directory (default: this one), a tarball, a
+    tarball's or a git URL, or `-` for a tar archive on standard input.
     """
     refuse_pending(options)
     call = parse_call(options["call"], check=options["check"])
     request = build_request(context, options)
     mode = "quiet" if options["quiet"] else options["progress"]
+    if request.on_error == "shell":
+        # Nothing may draw on the terminal while a shell has it.
+        require_terminal("--on-error=shell")
+        mode = "plain" if mode in ("auto", "tty") else mode
     session = SessionInputs(
         secrets=secrets(options["secret"]), ssh=agents(options["ssh"]), tls_verify=options["tls_verify"]
     )
     if call.method != "build":
+        refuse_several(f"--call {call.method}", options["target"], "ask for one target at a time")
         from arkwright.cli.checks import run_call
 
         status = run_call(call, request, session, invocation.store_root(options["root_path"]))
         click.get_current_context().exit(status)
     if options["iidfile"]:
+        refuse_several("--iidfile", options["target"], "--metadata-file has the digests of all")
         _discard(options["iidfile"])
-    receipt = _run(invocation, request, session, invocation.store_root(options["root_path"]), mode)
+    root_path = invocation.store_root(options["root_path"])
+    try:
+        receipt = _run(invocation, request, session, root_path, mode, without_effect(options))
+    finally:
+        if options["explain"]:
+            _explain(invocation, root_path)
     if options["iidfile"]:
         _write_file(options["iidfile"], receipt.digest.encode())
     if options["metadata_file"]:
         _write_file(options["metadata_file"], _metadata(request, receipt))
-    if mode == "quiet" and receipt.digest:
-        click.echo(receipt.digest)
+    if mode == "quiet":
+        for one in receipt.targets or (receipt,):
+            if one.digest:
+                click.echo(one.digest)
     if mode in ("auto", "plain", "tty"):
         click.echo(_summary(receipt), err=True)
 
 
 def _run(
-    invocation: Invocation, request: BuildRequest, session: SessionInputs, root_path: str, mode: str
+    invocation: Invocation,
+    request: BuildRequest,
+    session: SessionInputs,
+    root_path: str,
+    mode: str,
+    notices: tuple[Diagnostic, ...],
 ) -> Receipt:
     """Run with a view of the progress; the one place that adapts to `build.run`, which keeps the
     journal itself."""
@@ -83,39 +104,64 @@ def _run(
     from arkwright.cli.progress import progress_view
     from arkwright.events.journal import journal_path
     from arkwright.events.stream import EventStream
+    from arkwright.events.types import Warning
 
     stream = EventStream(new_build_id())
     invocation.journal_path = journal_path(root_path, stream.build)
     view = progress_view(mode)
     stream.subscribe(view)
+    for notice in notices:
+        stream.emit(Warning(diagnostic=notice))
     try:
         return run_build(request, session, stream, root_path)
     finally:
         view.finish()
 
 
+def _explain(invocation: Invocation, root_path: str) -> None:
+    """Why each step of this build ran; nothing when it failed before it had any."""
+    from arkwright.cli.explain import print_explanation
+    from arkwright.store.store import Store
+
+    if os.path.exists(invocation.journal_path):
+        with Store.open(root_path) as store:
+            print_explanation(store, os.path.basename(os.path.dirname(invocation.journal_path)), err=True)
+
+
 def _summary(receipt: Receipt) -> str:
-    what = f"built {receipt.digest}" if receipt.digest else "built"
+    what = f"built {receipt.digest}".rstrip()
+    lines = [f"{one.target}: {one.digest or 'done'}\n" for one in receipt.targets]
+    if len(lines) > 1:
+        what = "".join(lines) + f"built {len(lines)} targets"
     return (
         f"{what} in {receipt.duration_s:.1f}s: {receipt.steps_run} steps run, {receipt.steps_cached} cached"
     )
 
 
 def _metadata(request: BuildRequest, receipt: Receipt) -> bytes:
-    """The metadata file: buildx' keys where it has one, ours under `arkwright.`."""
+    """The metadata file: buildx' keys where it has one, ours under `arkwright.`. With several
+    targets one such object each, by the name of the target, as bake has it."""
+    each: Sequence[Receipt | TargetReceipt] = receipt.targets or (receipt,)
+    found = {
+        part.target: _fields(receipt, part, one) for part, one in zip(request.parts(), each, strict=True)
+    }
+    told = found if len(found) > 1 else next(iter(found.values()))
+    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+
+
+def _fields(receipt: Receipt, part: BuildRequest, one: Receipt | TargetReceipt) -> dict[str, Any]:
     fields = {
-        "containerimage.digest": receipt.digest,
-        "containerimage.config.digest": receipt.config_digest,
-        "image.name": ",".join(request.names),
+        "containerimage.digest": one.digest,
+        "containerimage.config.digest": one.config_digest,
+        "image.name": ",".join(part.names),
         "arkwright.build": receipt.build,
-        "arkwright.exports": list(receipt.exports),
+        "arkwright.exports": list(one.exports),
         "arkwright.profile": receipt.profile,
         "arkwright.tiers": list(receipt.tiers),
         "arkwright.steps": {"run": receipt.steps_run, "cached": receipt.steps_cached},
         "arkwright.duration_s": receipt.duration_s,
     }
-    wanted = {key: value for key, value in fields.items() if value not in ("", [])}
-    return msgspec.json.format(msgspec.json.encode(wanted), indent=2) + b"\n"
+    return {key: value for key, value in fields.items() if value not in ("", [])}
 
 
 def _discard(path: str) -> None:

@@ -12,7 +12,8 @@ from arkwright.cli.pending import pending_options
 
 PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
 NETWORKS = ("default", "none", "host")
-ISOLATIONS = ("oci", "crun", "runc")
+ENTITLEMENTS = ("network.host", "security.insecure")
+ISOLATIONS = ("default", "auto", "oci", "crun", "runc", "bubblewrap", "chroot")
 
 _Decorator = Callable[[Any], Any]
 
@@ -23,7 +24,7 @@ def _many(*names: str, metavar: str, help: str) -> _Decorator:
 
 _INPUTS: tuple[_Decorator, ...] = (
     click.option("-f", "--file", "file", metavar="PATH", help="The Dockerfile: a path, a URL, or `-`. [default: CONTEXT/Dockerfile]"),
-    click.option("--target", metavar="STAGE", help="Build up to this stage."),
+    _many("--target", metavar="STAGE", help="Build up to this stage. Several are built together, and what they share once; -t and -o then say for which they are."),
     _many("--build-arg", metavar="NAME[=VALUE]", help="Set an ARG; a name alone takes its value from the environment."),
     _many("--build-context", metavar="NAME=VALUE", help="Another context, or a replacement for a stage or image of that name: a directory, oci-layout:///DIR[:TAG], docker-image://REF, a URL or a git URL."),
     _many("--platform", metavar="OS/ARCH,…", help="Build for these platforms; `local` is this host's."),
@@ -31,32 +32,41 @@ _INPUTS: tuple[_Decorator, ...] = (
 )  # fmt: skip
 
 _RESULT: tuple[_Decorator, ...] = (
-    _many("-t", "--tag", metavar="NAME[:TAG]", help="Name the image; may be repeated."),
-    _many("-o", "--output", metavar="SPEC", help="Where the result goes: type=image|registry|oci|docker|local|tar with dest=PATH, a directory, or `-` for a tar on standard output. May be repeated. [default: type=image]"),
+    _many("-t", "--tag", metavar="NAME[:TAG]", help="Name the image; may be repeated. With several targets: STAGE=NAME[:TAG]."),
+    _many("-o", "--output", metavar="SPEC", help="Where the result goes: type=image|registry|oci|docker|local|tar with dest=PATH, a directory, or `-` for a tar on standard output. May be repeated. With several targets, target=STAGE says for which. [default: type=image]"),
     switch("--push", help="Push to the registries of the names; short for --output type=registry."),
     switch("--load", help="Load into docker or podman; short for --output type=docker."),
     _many("--label", metavar="NAME=VALUE", help="Add a label to the image's config."),
     _many("--annotation", metavar="[TYPE:]NAME=VALUE", help="Add an annotation to the manifest, or to what TYPE names (index, manifest, …)."),
     click.option("--iidfile", metavar="FILE", help="Write the image's digest to a file."),
     click.option("--metadata-file", metavar="FILE", help="Write what was built to a file, as JSON."),
-    click.option("--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS", envvar="SOURCE_DATE_EPOCH", help="The image's creation time. [default: the commit of a git context, else 2000-01-01]"),
+    click.option("--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS", help="The image's creation time, and the value of ARG SOURCE_DATE_EPOCH. [default: $SOURCE_DATE_EPOCH, else the commit of a git context, else 2000-01-01]"),
     click.option("--scrub", type=click.Choice(("default", "none")), default="default", help="Drop logs and caches that depend on the clock (dpkg, apt, ldconfig) from layers, or keep them."),
 )  # fmt: skip
 
 _CACHE: tuple[_Decorator, ...] = (
     switch("--no-cache", help="Run every step."),
     _many("--no-cache-filter", metavar="STAGE,…", help="Run every step of these stages."),
-)
+    _many("--cache-from", metavar="SPEC", help="Where other machines' results may be: a name at a registry, or type=registry,ref=NAME or type=local,src=DIR. May be repeated."),
+    _many("--cache-to", metavar="SPEC", help="Publish results: type=registry,ref=NAME, type=local,dest=DIR or type=inline, with mode=min|max. May be repeated."),
+    click.option("--cache-export-timeout", metavar="DURATION", help="How long the end of a build may wait for --cache-to, such as 90s. [default: 5m]"),
+    switch("--explain", help="Say at the end why each step ran, or from where it was taken."),
+)  # fmt: skip
 
 _STEPS: tuple[_Decorator, ...] = (
     _many("--secret", metavar="SPEC", help="A secret for RUN --mount=type=secret: id=ID,src=PATH or id=ID,env=NAME."),
-    _many("--ssh", metavar="SPEC", help="An agent for RUN --mount=type=ssh: `default`, or ID=SOCKET."),
+    _many("--ssh", metavar="SPEC", help="An agent for RUN --mount=type=ssh and for git: `default`, ID=SOCKET, or ID=KEY[,KEY] with files of private keys."),
     click.option("--network", type=click.Choice(NETWORKS), default="default", help="The network of RUN steps."),
     _many("--add-host", metavar="NAME:ADDRESS", help="Add a line to the steps' /etc/hosts."),
     _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit the steps, such as nofile=1024:4096."),
+    _many("--allow", metavar="ENTITLEMENT", help="What steps may ask for: security.insecure; network.host is allowed anyway."),
     click.option("--shm-size", metavar="SIZE", help="Size of the steps' /dev/shm. [default: 64m]"),
-    click.option("--isolation", type=click.Choice(ISOLATIONS), default="oci", help="How steps are isolated: by an OCI runtime, the first that works or the one named."),
-    click.option("-j", "--jobs", type=click.IntRange(0, 4096), default=0, metavar="N", help="Steps that may run at once. [default: one per CPU]"),
+    click.option("--isolation", type=click.Choice(ISOLATIONS), default="auto", help="How steps are isolated: the strongest way that works here (`auto`, `default`), an OCI runtime (`oci`: the first that works), or the one named. [default: auto]"),
+    click.option("-j", "--jobs", type=click.IntRange(0, 4096), default=0, metavar="N", help="CPUs that steps may fill: as many run at once, if each weighs one. [default: those of the host]"),
+    click.option("--jobs-memory", metavar="SIZE", help="Memory that steps with a weight may fill. [default: that of the host]"),
+    _many("--step-weight", metavar="[STAGE=]CPUS[:MEMORY]", help="What a step takes of --jobs and --jobs-memory while it runs; no limit on the step. [default: 1]"),
+    switch("-k", "--keep-going", help="After a failure, run the steps that do not need it, and report all failures; nothing is written out."),
+    click.option("--on-error", type=click.Choice(("fail", "shell")), default="fail", help="What a failed step leads to: the end, or first a shell in its state, with its mounts, on this terminal. [default: fail]"),
 )  # fmt: skip
 
 _CALLS: tuple[_Decorator, ...] = (

@@ -5,33 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from arkwright.build.request import BuildRequest
+from arkwright.build.request import BuildRequest, BuildTarget
+from arkwright.cache.remote_options import RemoteSpec, parse_cache_from, parse_cache_to
 from arkwright.cli import values
-from arkwright.cli.outputs import outputs
+from arkwright.cli.build_options import ENTITLEMENTS
+from arkwright.cli.targets import targets
+from arkwright.cli.weights import step_weights
 from arkwright.diagnostics.errors import UsageError
-from arkwright.oci.reference import parse_reference
+
+_EXPORT_TIMEOUT_S = 300.0
+_INLINE = "BUILDKIT_INLINE_CACHE"
 
 
 def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
     """The request that the options describe. Raises `UsageError` and `UserError`."""
-    found = outputs(options["output"], push=options["push"], load=options["load"])
-    names = tuple(_name(text) for text in options["tag"])
+    found = targets(
+        options["target"], options["tag"], options["output"], push=options["push"], load=options["load"]
+    )
     dockerfile = options["file"] or ""
     if context == "-" and dockerfile == "-":
         raise UsageError.of(
             "conflicting-options", "context and Dockerfile cannot both come from standard input"
         )
-    if any(item.type == "registry" and "name" not in item.attrs for item in found) and not names:
-        raise UsageError.of("conflicting-options", "a push needs a name", hint="add -t REGISTRY/NAME")
+    build_args = values.settings("--build-arg", options["build_arg"])
+    alone = found[0] if len(found) == 1 else BuildTarget(target="")
     return BuildRequest(
         context=context,
         dockerfile=dockerfile,
-        names=tuple(dict.fromkeys(names)),
-        target=options["target"] or "",
-        build_args=values.settings("--build-arg", options["build_arg"]),
+        names=alone.names,
+        target=alone.target,
+        targets=found if len(found) > 1 else (),
+        build_args=build_args,
         named_contexts=_contexts(options["build_context"]),
         platforms=values.platforms(options["platform"]),
-        outputs=found,
+        outputs=alone.outputs,
         labels=values.pairs("--label", options["label"]),
         annotations=values.pairs("--annotation", options["annotation"]),
         no_cache=options["no_cache"],
@@ -41,18 +48,53 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
         ulimits=tuple(values.ulimit(text) for text in options["ulimit"]),
         shm_size=values.size("--shm-size", options["shm_size"]) if options["shm_size"] else 0,
         pull=options["pull"],
-        isolation=options["isolation"],
+        isolation="auto" if options["isolation"] == "default" else options["isolation"],
+        allow=_entitlements(options["allow"]),
         jobs=options["jobs"],
+        memory=values.size("--jobs-memory", options["jobs_memory"]) if options["jobs_memory"] else 0,
+        step_weights=step_weights(options["step_weight"]),
+        keep_going=options["keep_going"],
+        on_error="shell" if options["on_error"] == "shell" else "",
+        cache_from=tuple(map(parse_cache_from, dict.fromkeys(options["cache_from"]))),
+        cache_to=cache_to(options["cache_to"], build_args),
+        cache_export_timeout_s=_timeout_s(options["cache_export_timeout"]),
         scrub=options["scrub"],
         epoch=options["epoch"],
     )
 
 
-def _name(text: str) -> str:
-    reference = parse_reference(text)
-    if reference.digest:
-        values.invalid("--tag", text, "a name for a new image cannot have a digest")
-    return str(reference)
+def cache_to(texts: tuple[str, ...], build_args: Mapping[str, str]) -> tuple[RemoteSpec, ...]:
+    """What `--cache-to` and the build argument BUILDKIT_INLINE_CACHE ask for.
+
+    Raises what `parse_cache_to` raises, and `UserError` `invalid-control-argument`.
+    """
+    inline: tuple[str, ...] = ()
+    if _INLINE in build_args:
+        from arkwright.build.contexts import control_switch
+
+        inline = ("type=inline",) if control_switch(build_args, _INLINE) else ()
+    return tuple(map(parse_cache_to, dict.fromkeys((*texts, *inline))))
+
+
+def _timeout_s(text: str | None) -> float:
+    if text is None:
+        return _EXPORT_TIMEOUT_S
+    from arkwright.cli.cache import duration_s
+
+    return duration_s("--cache-export-timeout", text)
+
+
+def _entitlements(texts: tuple[str, ...]) -> tuple[str, ...]:
+    found = values.listed(texts)
+    for text in found:
+        if text.partition("=")[0] == "device":
+            raise UsageError.of(
+                "not-built-yet", "--allow device is not built yet: devices will fill it",
+                hint="leave it away for now",
+            )  # fmt: skip
+        if text not in ENTITLEMENTS:
+            values.invalid("--allow", text, "no such entitlement", "known are " + ", ".join(ENTITLEMENTS))
+    return found
 
 
 def _contexts(texts: tuple[str, ...]) -> dict[str, str]:

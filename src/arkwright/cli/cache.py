@@ -18,6 +18,7 @@ from arkwright.cli.parameters import Arguments, root_option, switch
 from arkwright.diagnostics.errors import UserError
 
 if TYPE_CHECKING:
+    from arkwright.cache.marks import Policy
     from arkwright.store.store import Store
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -28,6 +29,13 @@ _WAIT = click.option(
     metavar="DURATION",
     default="0s",
     help="Wait so long for other processes to leave the store; default: not at all.",
+)
+FILTER = click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Only what is so; may be repeated: type=step, name~=REGEX, unused-for=48h, unique, !inuse ...",
 )
 _FORM = click.option(
     "--format", "form", type=click.Choice(("table", "json")), default="table", help="How to print."
@@ -78,15 +86,34 @@ def duration_s(option: str, text: str) -> float:
 \b
 Examples:
   arkwright prune                        # keeps images with a name, and their steps cached
-  arkwright prune --keep-duration 48h    # and everything made in the last two days
-  arkwright prune --keep-storage 5g      # and the newest steps, up to 5 GiB of layers
+  arkwright prune --keep-duration 48h    # and everything used in the last two days
+  arkwright prune --max-used-space 20g   # and what was used last, as long as it all takes 20 GiB
+  arkwright prune --min-free-space 50g   # just as much as it takes to have 50 GiB free
+  arkwright prune --filter type=cache-mount --filter unused-for=7d
   arkwright prune --all                  # keeps nothing but images with a name
   arkwright prune --dry-run
 """,
 )
 @switch("-a", "--all", "everything", help="The cache of named images too, and trees of failed steps.")
-@click.option("--keep-duration", metavar="DURATION", default="", help="Keep what was made since: 48h, 7d.")
-@click.option("--keep-storage", metavar="SIZE", default="", help="Keep the newest, up to this size: 5g.")
+@FILTER
+@click.option("--keep-duration", metavar="DURATION", default="", help="Keep what was used since: 48h, 7d.")
+@click.option(
+    "--max-used-space",
+    metavar="SIZE",
+    default="",
+    help="Keep what was used last, as long as the store takes no more: 20g.",
+)
+@click.option(
+    "--min-free-space", metavar="SIZE", default="", help="Delete only until so much of the disk is free."
+)
+@click.option(
+    "--reserved-space",
+    "--keep-storage",
+    "reserved_space",
+    metavar="SIZE",
+    default="",
+    help="Keep what was used last, up to this size, in any case: 5g.",
+)
 @switch("-n", "--dry-run", help="Say what would go, and delete nothing.")
 @switch("-f", "--force", help="Accepted for the habit: nothing is asked.")
 @_WAIT
@@ -96,25 +123,20 @@ def prune(
     invocation: Invocation,
     /,
     everything: bool,
-    keep_duration: str,
-    keep_storage: str,
+    filters: tuple[str, ...],
     dry_run: bool,
     force: bool,
     timeout: str,
     root_path: str | None,
+    **limits: str,
 ) -> None:
     """Delete what no image with a name needs: images without one, records of steps, layers, trees of
-    unused bases, downloads. Steps that named images came from stay cached unless --all is given. Cache
-    mounts and the history of builds stay in any case."""
-    from arkwright.cache.prune import Freed, Policy
-    from arkwright.cli.values import size
+    unused bases, downloads, copies of git repositories. Steps that named images came from stay cached
+    unless --all is given. Cache mounts and the history of builds go only when a filter names their type
+    (cache-mount, history). With filters, only what fulfils all of them goes."""
+    from arkwright.cache.prune import Freed
 
-    policy = Policy(
-        keep_images=not everything,
-        keep_failed=not everything,
-        keep_duration_s=duration_s("--keep-duration", keep_duration) if keep_duration else -1,
-        keep_storage=size("--keep-storage", keep_storage) if keep_storage else -1,
-    )
+    policy = _policy(limits, filters, everything=everything)
 
     def body(store: Store) -> Any:
         from arkwright.cache.prune import prune
@@ -127,8 +149,27 @@ def prune(
     click.echo(_freed_text(freed, dry_run=dry_run))
 
 
+def _policy(limits: dict[str, str], filters: tuple[str, ...], *, everything: bool) -> Policy:
+    from arkwright.cache.filters import parse_filters
+    from arkwright.cache.marks import ALL, USUAL, Policy
+    from arkwright.cli.values import size
+
+    conditions = parse_filters(filters, duration_s)
+    spaces = {
+        name: size("--" + name.replace("_", "-"), limits[name]) if limits[name] else -1
+        for name in ("max_used_space", "min_free_space", "reserved_space")
+    }
+    keep_s = duration_s("--keep-duration", limits["keep_duration"]) if limits["keep_duration"] else -1
+    return Policy(
+        keep_images=not everything, keep_failed=not everything, keep_duration_s=keep_s,
+        max_used_space=spaces["max_used_space"], min_free_space=spaces["min_free_space"],
+        reserved_space=spaces["reserved_space"], conditions=conditions,
+        kinds=ALL if any(one.field == "type" for one in conditions) else USUAL,
+    )  # fmt: skip
+
+
 def _freed_text(freed: Any, *, dry_run: bool) -> str:
-    from arkwright.cli.board import bytes_text
+    from arkwright.diagnostics.amounts import bytes_text
 
     parts = [
         f"{count} {name if count != 1 else name[:-1]}"
@@ -138,6 +179,9 @@ def _freed_text(freed: Any, *, dry_run: bool) -> str:
             (freed.layers, "layers"),
             (freed.blobs, "blobs"),
             (freed.failed_steps, "failed steps"),
+            (freed.cache_mounts, "cache mounts"),
+            (freed.git_mirrors, "git mirrors"),
+            (freed.builds, "builds"),
         )
         if count
     ]
@@ -162,8 +206,8 @@ Examples:
 @root_option
 @click.pass_context
 def fsck(ctx: click.Context, /, repair: bool, form: str, timeout: str, root_path: str | None) -> None:
-    """Check the store: the digest of every blob, that images are complete, and that layers and records
-    have all that they stand on. The exit status is 1 when something is wrong and was not repaired; what a
+    """Check the store: the digest of every blob, that images are complete, that layers and records have
+    all that they stand on, and that journals can be read. The exit status is 1 when something is wrong and was not repaired; what a
     killed process left behind is shown as garbage, and is no fault."""
     from arkwright.cache.fsck import Finding
 
@@ -199,7 +243,7 @@ class Commands(Arguments, click.Group):
 \b
 Examples:
   arkwright cache ls                              # records of steps, newest first
-  arkwright cache du                              # what takes how much disk
+  arkwright cache du                              # which part takes how much disk
   arkwright cache mounts                          # RUN --mount=type=cache directories
   arkwright cache export-mount /root/.cache a.tar # as a tar; - is standard output
   arkwright cache import-mount /root/.cache a.tar
@@ -214,7 +258,8 @@ def cache() -> None:
 cache.add_command(prune)
 
 
-def _columns(rows: list[tuple[str, ...]]) -> str:
+def columns(rows: list[tuple[str, ...]]) -> str:
+    """Rows of equal length as aligned lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "".join(line.rstrip() + "\n" for line in lines)
@@ -236,7 +281,7 @@ def ls(invocation: Invocation, /, form: str, root_path: str | None) -> None:
     """List the records of steps, newest first: age, size of the step's own layer, the build that made
     it, and the step's name as long as that build's journal is kept."""
     from arkwright.cache.listing import Listed, list_records
-    from arkwright.cli.board import bytes_text
+    from arkwright.diagnostics.amounts import bytes_text
     from arkwright.diagnostics.cells import escape
 
     told = in_store(invocation, root_path, list_records)
@@ -249,17 +294,18 @@ def ls(invocation: Invocation, /, form: str, root_path: str | None) -> None:
         age = age_text((now_ns - one.created_at) / 1e9)
         step = escape(one.name.replace("\n", " ")) or f"({one.vertex[:19]})"
         rows.append((one.key.partition(":")[2][:12], age, bytes_text(one.size), one.build, step))
-    click.echo(_columns(rows), nl=False)
+    click.echo(columns(rows), nl=False)
 
 
-@cache.command("du", cls=Arguments, short_help="Say what takes how much disk.")
+@cache.command("du", cls=Arguments, short_help="Say which part takes how much disk.")
 @_FORM
 @root_option
 @click.pass_obj
 def du(invocation: Invocation, /, form: str, root_path: str | None) -> None:
-    """Say what takes how much disk, and how much of it images with a name need."""
+    """Say which part of the store takes how much disk, and how much of it images with a name need; `arkwright
+    du` lists each thing."""
     from arkwright.cache.listing import Usage, usage
-    from arkwright.cli.board import bytes_text
+    from arkwright.diagnostics.amounts import bytes_text
 
     told = in_store(invocation, root_path, usage)
     if form == "json":
@@ -271,7 +317,7 @@ def du(invocation: Invocation, /, form: str, root_path: str | None) -> None:
         rows.append((one.part, str(one.count), bytes_text(one.size), bytes_text(one.needed)))
     total, needed = sum(one.size for one in parts), sum(one.needed for one in parts)
     rows.append(("total", "", bytes_text(total), bytes_text(needed)))
-    click.echo(_columns(rows), nl=False)
+    click.echo(columns(rows), nl=False)
 
 
 @cache.command("mounts", cls=Arguments, short_help="List cache mounts.")
@@ -287,7 +333,7 @@ def mounts(invocation: Invocation, /, form: str, root_path: str | None) -> None:
 
 def _print_mounts(told: Any, form: str) -> None:
     from arkwright.cache.mounts import CacheMount
-    from arkwright.cli.board import bytes_text
+    from arkwright.diagnostics.amounts import bytes_text
     from arkwright.diagnostics.cells import escape
 
     if form == "json":
@@ -298,7 +344,7 @@ def _print_mounts(told: Any, form: str) -> None:
     for one in msgspec.convert(told, list[CacheMount]):
         used = age_text(now_s - one.used_at)
         rows.append((one.name[:12], bytes_text(one.size), used, escape(one.id) or "(unknown)"))
-    click.echo(_columns(rows), nl=False)
+    click.echo(columns(rows), nl=False)
 
 
 @cache.command("export-mount", cls=Arguments, short_help="Write a cache mount to a tar.")
@@ -333,13 +379,14 @@ def import_mount(
     invocation: Invocation, /, cache_id: str, file: str, timeout: str, root_path: str | None
 ) -> None:
     """Make a tar the content of a cache mount, in place of what it held."""
+    from arkwright.build.upkeep import quota_kept
     from arkwright.cache import mounts
 
     try:
         stream = sys.stdin.buffer if file == "-" else open(file, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise UserError.of("unreadable-file", f"cannot read {file}: {error.strerror}") from error
-    with stream:
+    with stream, quota_kept(invocation.store_root(root_path)):
         in_store(
             invocation, root_path, lambda store: mounts.import_mount(store, cache_id, stream),
             wait_s=duration_s("--timeout", timeout),
@@ -356,7 +403,7 @@ def prune_mounts(
 ) -> None:
     """Delete cache mounts: those that are named, or all."""
     from arkwright.cache import mounts
-    from arkwright.cli.board import bytes_text
+    from arkwright.diagnostics.amounts import bytes_text
 
     gone = in_store(
         invocation, root_path, lambda store: mounts.prune_mounts(store, ids),

@@ -13,7 +13,8 @@ from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option
 
 if TYPE_CHECKING:
-    from arkwright.cache.explain import Explained
+    from arkwright.cache.explain import Explained, Explanation
+    from arkwright.store.store import Store
 
 _WIDTH = 200
 
@@ -45,9 +46,20 @@ def explain(invocation: Invocation, /, build: str, form: str, root_path: str | N
     if form == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return
-    click.echo(f"build {found.build}")
+    _print(found, err=False)
+
+
+def print_explanation(store: Store, build: str, *, err: bool) -> None:
+    """Explain a build on standard output or standard error."""
+    from arkwright.cache.explain import explain
+
+    _print(explain(store, build), err=err)
+
+
+def _print(found: Explanation, *, err: bool) -> None:
+    click.echo(f"build {found.build}", err=err)
     for step in found.steps:
-        click.echo(describe(step), nl=False)
+        click.echo(describe(step), nl=False, err=err)
 
 
 def describe(step: Explained) -> str:

@@ -6,12 +6,18 @@ from typing import Any
 
 from arkwright.cli.steplog import neutralise
 from arkwright.diagnostics.cells import escape
-from arkwright.diagnostics.errors import ArkwrightError, HostUnsupported, RemoteError, StepFailed
+from arkwright.diagnostics.errors import ArkwrightError, HostUnsupported, RemoteError, StepFailed, parts
 from arkwright.diagnostics.render import DEFAULT_WIDTH, render
 
 
 def describe(error: ArkwrightError, *, color: bool = False, width: int = DEFAULT_WIDTH) -> str:
-    """The error as text: its diagnostics and the facts of its class that help; ends with a line end."""
+    """The error as text: its diagnostics and the facts of its class that help; ends with a line end.
+
+    Several failures of one build come one after the other, the first cause first.
+    """
+    if "failures" in error.details:
+        each = [describe(one, color=color, width=width) for one in parts(error)]
+        return "\n".join([*each, _count(len(each), int(error.details.get("skipped", 0)))])
     text = render(error.diagnostics, color=color, width=width)
     details = error.details
     if isinstance(error, StepFailed):
@@ -25,6 +31,11 @@ def describe(error: ArkwrightError, *, color: bool = False, width: int = DEFAULT
     if isinstance(error, HostUnsupported) and details.get("fix"):
         return text + f"  fix: {escape(str(details['fix']))}\n"
     return text
+
+
+def _count(failed: int, skipped: int) -> str:
+    text = "1 step failed" if failed == 1 else f"{failed} steps failed"
+    return text + (f"; {skipped} that need what failed did not run" if skipped else "") + "\n"
 
 
 def _step(details: dict[str, Any], *, with_shell: bool) -> str:

@@ -97,7 +97,7 @@ def _chosen(full_name: str, wanted: str) -> bool:
 
 def table(found: list[LocalImage], *, digests: bool) -> str:
     """Names, digests, sizes and creation times in columns."""
-    from arkwright.cli.board import bytes_text
+    from arkwright.diagnostics.amounts import bytes_text
     from arkwright.oci.reference import parse_reference
 
     rows = [("NAME", "DIGEST", "SIZE", "CREATED")]

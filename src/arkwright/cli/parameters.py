@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -109,6 +110,16 @@ def root_option(command: Decorated) -> Decorated:
         envvar="ARKWRIGHT_ROOT",
         help="The store to work in; /var/lib/arkwright for root, ~/.local/share/arkwright for others.",
     )(command)
+
+
+def require_terminal(option: str) -> None:
+    """Raise `UsageError` `not-a-terminal` unless standard input and output are one."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError.of(
+            "not-a-terminal",
+            f"{option} needs a terminal on standard input and output",
+            hint=f"leave {option} away in scripts",
+        )
 
 
 def tls_option(name: str = "--tls-verify") -> Callable[[Decorated], Decorated]:

@@ -1,4 +1,4 @@
-"""Options that people bring from other builders and that are not filled yet: never ignored.
+"""Options that people bring from other builders and that are not filled: never ignored in silence.
 
 Each is declared (so that a mistyped neighbour knows it), and using it is an error that says what will
 fill it; `--help` lists them apart. A value that asks for nothing (`--provenance=false`) is accepted.
@@ -14,9 +14,8 @@ import click
 import msgspec
 
 from arkwright.cli.parameters import Decorated
-from arkwright.diagnostics.errors import UsageError
+from arkwright.diagnostics.errors import Diagnostic, Severity, UsageError
 
-_CACHE = "remote caches will fill it; the local cache works without it"
 _LIMITS = "limits per step will fill it"
 _RECORDS = "attestations will fill it; none are made until then"
 _OFF = ("", "false", "0", "disabled=true")
@@ -37,9 +36,6 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 PENDING = (
-    Pending(("--cache-from",), _CACHE),
-    Pending(("--cache-to",), _CACHE),
-    Pending(("--allow",), "entitlements will fill it"),
     Pending(("--attest",), _RECORDS, None, _OFF),
     Pending(("--provenance",), _RECORDS, "true", _OFF),
     Pending(("--sbom",), _RECORDS, "true", _OFF),
@@ -55,6 +51,40 @@ PENDING = (
     Pending(("--cgroup-parent",), _LIMITS),
     Pending(("--security-opt",), "the isolation tiers will fill it"),
     Pending(("--policy",), "policies on inputs will fill it"),
+    Pending(("--builder",), "the service will fill it; there is no daemon to choose", None, ("", "default")),
+    Pending(("--detach",), "the service will fill it", "true", _OFF),
+    Pending(("--server-config",), "the service will fill it"),
+    Pending(
+        ("--invoke",),
+        "a debugger will fill it; `--on-error=shell` opens a failed step, `arkwright debug` does so later",
+    ),
+    Pending(
+        ("--on",),
+        "a debugger will fill it; `--on-error=shell` opens a failed step, `arkwright debug` does so later",
+    ),
+    Pending(("--print",), "it is now called --call"),
+    Pending(("--stream",), "nothing; contexts are read in place, never uploaded", "true", _OFF),
+)
+
+
+class NoEffect(msgspec.Struct, frozen=True):
+    """An option of other builders that has nothing to do here, and why."""
+
+    names: tuple[str, ...]
+    why: str
+
+    @property
+    def key(self) -> str:
+        return "no_effect_" + self.names[-1].lstrip("-").replace("-", "_")
+
+
+_NO_CONTAINERS = "no containers are left behind"
+NO_EFFECT = (
+    NoEffect(("--rm",), _NO_CONTAINERS),
+    NoEffect(("--force-rm",), _NO_CONTAINERS),
+    NoEffect(("--compress",), "the context is read in place, not uploaded"),
+    NoEffect(("--disable-content-trust",), "Docker's content trust is not used"),
+    NoEffect(("-D", "--debug"), "set ARKWRIGHT_DEBUG=1 to see where an internal error happened"),
 )
 
 
@@ -68,9 +98,13 @@ class PendingOption(click.Option):
 
 
 def pending_options(command: Decorated) -> Decorated:
-    """Declare every option of `PENDING`."""
+    """Declare every option of `PENDING` and of `NO_EFFECT`."""
     for option in reversed(PENDING):
         command = _declare(option)(command)
+    for ignored in reversed(NO_EFFECT):
+        command = click.option(
+            *ignored.names, ignored.key, cls=PendingOption, bare="true", multiple=True, metavar="[=VALUE]"
+        )(command)
     return command
 
 
@@ -89,7 +123,9 @@ def pending_help() -> str:
     """The paragraph of `--help` that lists them."""
     names = ", ".join(option.names[-1] for option in PENDING)
     text = f"Not built yet; using one is an error that says what will fill it: {names}."
-    return "\b\n" + textwrap.fill(text, 76, break_on_hyphens=False)
+    accepted = ", ".join("/".join(option.names) for option in NO_EFFECT)
+    also = f"Accepted with a notice, since there is nothing for them to do: {accepted}."
+    return "\n\n".join("\b\n" + textwrap.fill(one, 76, break_on_hyphens=False) for one in (text, also))
 
 
 def refuse_pending(values: Mapping[str, Any]) -> None:
@@ -103,6 +139,19 @@ def refuse_pending(values: Mapping[str, Any]) -> None:
                     f"{name} is not built yet: {option.filled_by}",
                     hint=f"leave {name} away for now",
                 )
+
+
+def without_effect(values: Mapping[str, Any]) -> tuple[Diagnostic, ...]:
+    """A warning `option-without-effect` for each option that has nothing to do here."""
+    return tuple(
+        Diagnostic(
+            code="option-without-effect",
+            message=f"{option.names[-1]} has no effect: {option.why}",
+            severity=Severity.WARNING,
+        )
+        for option in NO_EFFECT
+        if values.get(option.key)
+    )
 
 
 def _asks(option: Pending, value: str) -> bool:

@@ -55,7 +55,8 @@ class PlainProgress:
             case types.Waiting():
                 self._gap()
                 name = escape(self._board.step(event.vertex).name)
-                self._write(f"{name}: waiting for build {event.holder}, which runs the same step")
+                holder = f"build {event.holder} (pid {event.pid})" if event.holder else "another build"
+                self._write(f"{name}: waiting for {holder}, which runs the same step")
                 self._gap()
             case types.CacheHit():
                 step = self._board.step(event.vertex)

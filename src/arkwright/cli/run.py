@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +12,11 @@ from arkwright.cli import values
 from arkwright.cli.build_options import NETWORKS
 from arkwright.cli.images import IMAGE_HELP, platform_option
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.parameters import Arguments, root_option, switch
+from arkwright.cli.parameters import Arguments, require_terminal, root_option, switch
 from arkwright.diagnostics.errors import UsageError
+
+if TYPE_CHECKING:
+    from arkwright.build.run_image import RunRequest
 
 
 @click.command(
@@ -29,6 +33,7 @@ Examples:
   arkwright run -it debian:bookworm bash
   arkwright run --network none -u nobody app /bin/app --version
   arkwright run --failed-step 1f0c9a     # look around where a step failed
+  arkwright run --step 'apt-get' ls /etc # in the tree that a step of the last build made
 """,
     context_settings={"allow_interspersed_args": False},
 )
@@ -38,6 +43,19 @@ Examples:
     metavar="NAME",
     default="",
     help="Instead of an image: a shell, or COMMAND, where a step of a build failed. The failure says the name.",
+)
+@click.option(
+    "--step",
+    metavar="STEP",
+    default="",
+    help="Instead of an image: a shell, or COMMAND, in the tree that a step of a build made. STEP is a part of "
+    "its name, or the beginning of its digest.",
+)
+@click.option(
+    "--build",
+    metavar="BUILD",
+    default="",
+    help="The build of --step: an id or the beginning of one. [default: the last]",
 )
 @click.option(
     "-e",
@@ -65,6 +83,8 @@ def run(
     /,
     words: tuple[str, ...],
     failed_step: str,
+    step: str,
+    build: str,
     env: tuple[str, ...],
     workdir: str,
     user: str,
@@ -77,22 +97,23 @@ def run(
     root_path: str | None,
 ) -> None:
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    if tty and not at_terminal:
-        raise UsageError.of(
-            "not-a-terminal",
-            "-t needs a terminal on standard input and output",
-            hint="leave -t away in scripts",
-        )
-    if not words and not failed_step:
+    if tty:
+        require_terminal("-t")
+    if not words and not failed_step and not step:
         raise click.UsageError("Missing argument 'IMAGE'.", ctx)
-    from arkwright.build.run_image import RunRequest, run_image
+    from arkwright.build.run_image import RunRequest
     from arkwright.oci.platform import parse_platform
 
-    shell = bool(failed_step) and at_terminal
+    if failed_step and step:
+        raise UsageError.of("invalid-usage", "--failed-step and --step exclude each other")
+    no_image = bool(failed_step or step)
+    shell = no_image and at_terminal
     request = RunRequest(
-        image="" if failed_step else words[0],
+        image="" if no_image else words[0],
         failed_step=failed_step,
-        command=words if failed_step else words[1:],
+        step=step,
+        build=build,
+        command=words if no_image else words[1:],
         env=values.settings("--env", env),
         cwd=workdir,
         user=user,
@@ -102,4 +123,57 @@ def run(
         terminal=tty or shell,
         platform=parse_platform(platform) if platform else None,
     )
-    ctx.exit(run_image(request, invocation.store_root(root_path)))
+    ctx.exit(_run(request, invocation.store_root(root_path)))
+
+
+def _run(request: RunRequest, root_path: str) -> int:
+    """Run, and leave the store within its quota, as the image may have been fetched."""
+    from arkwright.build.run_image import run_image
+    from arkwright.build.upkeep import quota_kept
+
+    with quota_kept(root_path):
+        return run_image(request, root_path)
+
+
+@click.command(
+    "debug",
+    cls=Arguments,
+    short_help="Open a shell where a step of a build failed.",
+    epilog="""\
+\b
+Examples:
+  arkwright debug                          # where the last build failed
+  arkwright debug 20250131-142501          # where that build failed
+  arkwright debug 20250131-142501 gcc      # at the step with gcc in its name
+  arkwright debug 20250131-142501 gcc ls -l
+""",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("build", metavar="[BUILD]", default="")
+@click.argument("step", metavar="[STEP]", default="")
+@click.argument("command", metavar="[COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+@root_option
+@click.pass_obj
+@click.pass_context
+def debug(
+    ctx: click.Context,
+    invocation: Invocation,
+    /,
+    build: str,
+    step: str,
+    command: tuple[str, ...],
+    root_path: str | None,
+) -> None:
+    """Open a shell, or run COMMAND, in the state that a failed step of a build left, with its cache mounts
+    and what it had mounted of other stages and of the context; without its secrets. A step that did not
+    fail shows the tree that it made. What is changed there is thrown away, but for cache mounts.
+
+    BUILD is an id or the beginning of one, by default (or as "") the last build; STEP a part of a step's
+    name, by default the one that failed."""
+    from arkwright.build.run_image import RunRequest
+
+    at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    request = RunRequest(
+        step=step, build=build, debug=True, command=command, interactive=True, terminal=at_terminal
+    )
+    ctx.exit(_run(request, invocation.store_root(root_path)))

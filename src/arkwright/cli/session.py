@@ -68,6 +68,7 @@ def agents(texts: tuple[str, ...]) -> dict[str, str]:
                     f"--ssh {text}: SSH_AUTH_SOCK is not set",
                     hint="start an agent with `eval $(ssh-agent)`, or name a socket: --ssh default=/path",
                 )
+        path = ",".join(os.path.abspath(os.path.expanduser(part)) for part in path.split(","))
         for part in path.split(","):
             if not os.path.exists(part):
                 raise UsageError.of("no-ssh-agent", f"--ssh {text}: there is no socket or key {part}")

@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "build": Entry("build", "build", "Build an image from a Dockerfile."),
         "bootstrap": Entry("bootstrap", "bootstrap", "Make a base image from a distribution's packages."),
         "run": Entry("run", "run", "Run a command in an image, to try it out."),
+        "debug": Entry("run", "debug", "Open a shell where a step of a build failed."),
     },
     "Images": {
         "images": Entry("images", "images", "List the images of the local store."),
@@ -33,7 +34,10 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "load": Entry("archives", "load", "Read images from an archive."),
     },
     "Store": {
+        "history": Entry("history", "history", "Look at the builds of this store."),
         "explain": Entry("explain", "explain", "Say why steps of a build ran or were cached."),
+        "du": Entry("disk", "du", "Say what takes how much disk."),
+        "quota": Entry("disk", "quota", "Show or set how much disk the store may take."),
         "cache": Entry("cache", "cache", "Look at the cache and at cache mounts."),
         "prune": Entry("cache", "prune", "Delete what no image with a name needs."),
         "fsck": Entry("cache", "fsck", "Check the store, and repair it."),

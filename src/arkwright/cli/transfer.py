@@ -85,10 +85,15 @@ def pull(
         raise exclusive("--platform", "--all-platforms")
     reference = parse_reference(name)
     wanted = None if all_platforms else parse_platform(platform) if platform else host_platform()
+    from arkwright.build.upkeep import quota_kept
     from arkwright.registry.access import Access
     from arkwright.registry.pull import pull_image
 
-    with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
+    with (
+        quota_kept(invocation.store_root(root_path)),
+        open_store(invocation, root_path) as store,
+        Access(tls_verify=tls_verify) as access,
+    ):
         place = access.config.qualify(name) if is_short(name) else reference
         with shown(f"pull {place.familiar()}", quiet=quiet) as progress:
             descriptor = pull_image(place, store.content, wanted, access=access, progress=progress)

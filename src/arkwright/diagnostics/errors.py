@@ -17,6 +17,7 @@ under `docs/reference/errors/`.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -146,6 +147,26 @@ class Cancelled(ArkwrightError):
     exit_code = 130
 
 
+def joined(failures: Sequence[ArkwrightError], *, skipped: int = 0) -> ArkwrightError:
+    """Several failures as one error of the class of the first, with the diagnostics of all in their
+    order. `details`: those of the first, `failures` (each as `encode` has it) and `skipped`, how
+    many steps did not run because of them. A single failure that kept nothing from running stays
+    as it is."""
+    first = failures[0]
+    if len(failures) == 1 and not skipped:
+        return first
+    diagnostics = tuple(found for failure in failures for found in failure.diagnostics)
+    wires = [_Wire(type(failure).__name__, failure.diagnostics, failure.details) for failure in failures]
+    details = {**first.details, "failures": msgspec.to_builtins(wires), "skipped": skipped}
+    return _rebuild(type(first), diagnostics, details)
+
+
+def parts(error: ArkwrightError) -> tuple[ArkwrightError, ...]:
+    """The failures that an error was joined from; the error alone if it was not."""
+    wires = msgspec.convert(error.details.get("failures", []), type=list[_Wire])
+    return tuple(_of_wire(wire) for wire in wires) or (error,)
+
+
 _CLASSES = {
     cls.__name__: cls
     for cls in (UserError, StepFailed, UsageError, Denied, HostUnsupported, RemoteError, Cancelled)
@@ -174,5 +195,8 @@ def decode(data: bytes) -> ArkwrightError:
 
     Raises `msgspec.DecodeError` for anything that `encode` did not write.
     """
-    wire = msgspec.json.decode(data, type=_Wire)
+    return _of_wire(msgspec.json.decode(data, type=_Wire))
+
+
+def _of_wire(wire: _Wire) -> ArkwrightError:
     return _CLASSES.get(wire.cls, ArkwrightError)(*wire.diagnostics, details=wire.details)

@@ -8,6 +8,7 @@ key `event` comes first and names the kind; bytes are base64.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -46,6 +47,9 @@ class Journal:
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             self._fd = os.open(path, flags, 0o600)
+            # Held until the last process of the build is gone: a build without an end that
+            # nobody holds was killed.
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
         except OSError as error:
             raise UserError.of(
                 "unwritable-journal",
@@ -77,6 +81,21 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def is_written(path: str) -> bool:
+    """Whether a build still writes this journal."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def read_journal(path: str) -> Iterator[AnyEvent]:

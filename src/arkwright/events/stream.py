@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -44,6 +45,12 @@ class EventStream:
                 return
             now = msgspec.structs.replace(event, at=time.time_ns(), mono=time.monotonic_ns())
             self._deliver(now)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody but the calling thread speak while the body runs; the others wait."""
+        with self._lock:
+            yield
 
     def _is_due(self, event: Progress) -> bool:
         now = time.monotonic_ns()

@@ -22,6 +22,33 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_d
     mono: int = 0
 
 
+class Opened(Event, frozen=True, kw_only=True, tag="opened"):
+    """A build began: what was asked for. Credentials in URLs and the values of arguments with names
+    of secrets are left out."""
+
+    context: str
+    dockerfile: str = ""
+    targets: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    build_args: dict[str, str] = {}
+    named_contexts: dict[str, str] = {}
+
+
+class Closed(Event, frozen=True, kw_only=True, tag="closed"):
+    """A build ended. A journal without this is of a build that runs, or was killed.
+
+    `digest` is that of the index or manifest; `steps` count vertices; `code` is the error's."""
+
+    status: Literal["succeeded", "failed", "cancelled"]
+    digest: str = ""
+    code: str = ""
+    message: str = ""
+    duration_s: float = 0.0
+    steps_run: int = 0
+    steps_cached: int = 0
+
+
 class Declared(Event, frozen=True, kw_only=True, tag="declared"):
     """A vertex is part of this build. `name` is for people; `inputs` are vertex digests;
     `group` names the stage or platform that it belongs to."""
@@ -33,27 +60,33 @@ class Declared(Event, frozen=True, kw_only=True, tag="declared"):
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
-    """Work on the vertex began. `tier` names the isolation when the vertex runs a command."""
+    """Work on the vertex began. `tier` names the isolation when the vertex runs a command; `key` is
+    the cache key (`sha256:…`) that had no record."""
 
     vertex: str
     tier: str = ""
+    key: str = ""
 
 
 class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
-    """Another build runs the same vertex, and its result is awaited; `holder` is that build's id."""
+    """Another build runs the same vertex, and its result is awaited; `holder` is that build's id,
+    `pid` the process that the user started for it (0 when unknown)."""
 
     vertex: str
     holder: str = ""
+    pid: int = 0
 
 
 class CacheHit(Event, frozen=True, kw_only=True, tag="cache-hit"):
     """The vertex' result was already there. `origin` says from where (`local`, or a remote's
-    name), `recorded_at` when (nanoseconds), `by` which key matched."""
+    name), `recorded_at` when (nanoseconds), `by` which key matched; `key` is the vertex' own cache
+    key (`sha256:…`), empty for a lazy source."""
 
     vertex: str
     origin: str = "local"
     recorded_at: int = 0
     by: Literal["definition", "content"] = "definition"
+    key: str = ""
 
 
 class Progress(Event, frozen=True, kw_only=True, tag="progress"):
@@ -104,4 +137,17 @@ class Exported(Event, frozen=True, kw_only=True, tag="exported"):
     names: tuple[str, ...] = ()
 
 
-AnyEvent = Declared | Waiting | Started | CacheHit | Progress | Log | Warning | Finished | Failed | Exported
+AnyEvent = (
+    Opened
+    | Declared
+    | Waiting
+    | Started
+    | CacheHit
+    | Progress
+    | Log
+    | Warning
+    | Finished
+    | Failed
+    | Exported
+    | Closed
+)

@@ -15,12 +15,14 @@ class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
     """One platform's result, as the straight line hands it over.
 
     `layers` are ids of layer records, lowest first (see `snapshot.base`); `config` lacks
-    `rootfs`, which the image assembly fills in.
+    `rootfs`, which the image assembly fills in. `cache` are records for the config: cache keys,
+    and how many of the layers are the result (see `cache.inline`).
     """
 
     platform: Platform
     layers: tuple[str, ...]
     config: ImageConfig
+    cache: dict[str, int] = {}
 
 
 class AssembledImage(msgspec.Struct, frozen=True, kw_only=True):

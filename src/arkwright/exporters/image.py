@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from arkwright.cache.blobs import SOURCE_BLOB, LayerBlobs, present_blob
+from arkwright.cache.inline import inline_cache, with_inline_cache
 from arkwright.diagnostics.errors import UserError
 from arkwright.exporters.annotations import Annotations, split_annotations
 from arkwright.exporters.base import AssembledImage, BuiltImage
@@ -24,7 +26,6 @@ from arkwright.snapshot.base import Layer, Snapshotter
 from arkwright.snapshot.layers import LayerRecords
 from arkwright.store.content import ContentStore
 
-SOURCE_BLOB = "source"
 _OCI_NAMES = {
     media.DOCKER_LAYER_TAR: media.LAYER_TAR,
     media.DOCKER_LAYER_GZIP: media.LAYER_GZIP,
@@ -39,7 +40,9 @@ def missing_layers(
 ) -> list[str]:
     """Ids of the layers that `assemble` would have to write or fetch; none: no worker is needed."""
     wanted = dict.fromkeys(layer_id for image in built for layer_id in image.layers)
-    return [layer_id for layer_id in wanted if _blob(_record(layers, layer_id), content, profile) is None]
+    return [
+        layer_id for layer_id in wanted if present_blob(_record(layers, layer_id), content, profile) is None
+    ]
 
 
 def assemble(
@@ -53,13 +56,15 @@ def assemble(
     annotations: Mapping[str, str] | None = None,
     force_index: bool = False,
     fetch: Fetch | None = None,
+    blobs: LayerBlobs | None = None,
 ) -> AssembledImage:
     """Make every blob of the image present in `content`, and return what leads to them.
 
     Base layers keep their bytes; only their media types get OCI names. `epoch` (seconds) becomes
     the config's `created` and that of history entries without one. `annotations` are as `--annotation`
     takes them (see `split_annotations`). `snapshotter` may be None when `missing_layers` is empty;
-    `fetch(layer_id)` brings a base layer's blob that is not here yet.
+    `fetch(layer_id)` brings a base layer's blob that is not here yet. `blobs` stands in their place
+    when others make blobs of the same layers at the same time.
 
     Raises `UserError` `missing-blob`, `invalid-annotation`, `index-annotation`.
     """
@@ -71,17 +76,29 @@ def assemble(
             "an annotation is for the image's index, but an image of one platform has none",
             hint="leave `index:` away, or build for several platforms",
         )
-    blobs = _Blobs(layers, content, snapshotter, profile, fetch)
-    manifests = tuple(_manifest(image, blobs, content, epoch, wanted) for image in built)
+    made = blobs or LayerBlobs(layers, content, lambda: snapshotter, fetch)
+
+    def blob(layer_id: str) -> tuple[str, Descriptor]:
+        diff_id, found = made.get(layer_id, profile)
+        return diff_id, _as_oci(found) if SOURCE_BLOB in _record(layers, layer_id).blobs else found
+
+    manifests = []
+    for image in built:
+        found = [blob(layer_id) for layer_id in image.layers]
+        config = _complete(image.config, tuple(diff_id for diff_id, _ in found), epoch)
+        if image.cache:
+            below = [_record(layers, layer_id) for layer_id in image.layers]
+            config = with_inline_cache(config, inline_cache(below, image.cache, profile.name))
+        manifests.append(_manifest(image, config, [one for _, one in found], content, wanted))
     if not as_index:
         root = msgspec.structs.replace(manifests[0], platform=None)
         return AssembledImage(root=root, manifests=(root,))
     index = image_manifest.Index(
-        schema_version=2, media_type=media.INDEX, manifests=manifests, annotations=wanted.index
+        schema_version=2, media_type=media.INDEX, manifests=tuple(manifests), annotations=wanted.index
     )
     root = _write(content, media.INDEX, image_manifest.encode(index))
     root = msgspec.structs.replace(root, annotations=wanted.index_descriptor)
-    return AssembledImage(root=root, manifests=manifests)
+    return AssembledImage(root=root, manifests=tuple(manifests))
 
 
 def rfc3339(epoch: int) -> str:
@@ -89,61 +106,10 @@ def rfc3339(epoch: int) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class _Blobs:
-    """Finds or makes the blob of a layer; several platforms share layers."""
-
-    def __init__(
-        self,
-        layers: LayerRecords,
-        content: ContentStore,
-        snapshotter: Snapshotter | None,
-        profile: Profile,
-        fetch: Fetch | None,
-    ) -> None:
-        self._layers = layers
-        self._content = content
-        self._snapshotter = snapshotter
-        self._profile = profile
-        self._fetch = fetch
-
-    def get(self, layer_id: str) -> tuple[str, Descriptor]:
-        """DiffID and descriptor of a layer."""
-        layer = _record(self._layers, layer_id)
-        found = _blob(layer, self._content, self._profile)
-        if found is None and SOURCE_BLOB in layer.blobs and self._fetch is not None:
-            self._fetch(layer_id)
-            found = _blob(layer, self._content, self._profile)
-        if found is None:
-            return self._export(layer)
-        return layer.diff_id, _as_oci(found)
-
-    def _export(self, layer: Layer) -> tuple[str, Descriptor]:
-        if self._snapshotter is None or SOURCE_BLOB in layer.blobs:
-            raise UserError.of(
-                "missing-blob",
-                f"the store does not have the blob of layer {layer.diff_id or layer.id}",
-                hint="build with --pull, or pull the base image again",
-                details={"layer": layer.id},
-            )
-        from arkwright.layer.export import export_layer
-
-        diff_id, descriptor = export_layer(self._snapshotter.diff(layer), self._content, self._profile)
-        self._layers.update(layer.id, diff_id=diff_id, blobs={**layer.blobs, self._profile.name: descriptor})
-        return diff_id, descriptor
-
-
 def _record(layers: LayerRecords, layer_id: str) -> Layer:
     layer = layers.get(layer_id)
     assert layer is not None, f"layer {layer_id} has no record"
     return layer
-
-
-def _blob(layer: Layer, content: ContentStore, profile: Profile) -> Descriptor | None:
-    """The blob that stands for the layer: a base's own, else the one written under the profile."""
-    found = layer.blobs.get(SOURCE_BLOB) or layer.blobs.get(profile.name)
-    if found is None or not layer.diff_id or not content.has(found.digest):
-        return None
-    return found
 
 
 def _as_oci(found: Descriptor) -> Descriptor:
@@ -156,15 +122,17 @@ def _as_oci(found: Descriptor) -> Descriptor:
 
 
 def _manifest(
-    image: BuiltImage, blobs: _Blobs, content: ContentStore, epoch: int, wanted: Annotations
+    image: BuiltImage,
+    config: ImageConfig,
+    layers: list[Descriptor],
+    content: ContentStore,
+    wanted: Annotations,
 ) -> Descriptor:
-    found = [blobs.get(layer_id) for layer_id in image.layers]
-    config = _complete(image.config, tuple(diff_id for diff_id, _ in found), epoch)
     document = image_manifest.Manifest(
         schema_version=2,
         media_type=media.MANIFEST,
         config=_write(content, media.CONFIG, image_config.encode(config)),
-        layers=tuple(descriptor for _, descriptor in found),
+        layers=tuple(layers),
         annotations=wanted.of_manifest(image.platform),
     )
     descriptor = _write(content, media.MANIFEST, image_manifest.encode(document))
@@ -184,6 +152,7 @@ def _complete(config: ImageConfig, diff_ids: tuple[str, ...], epoch: int) -> Ima
         config,
         created=created,
         rootfs=RootFS(diff_ids=diff_ids),
+        cache=None,
         history=_history(config.history, len(diff_ids), created),
     )
 

@@ -92,6 +92,25 @@ def check_output(output: Output) -> None:
         raise _invalid("type=oci", "it needs a dest")
 
 
+def check_platforms(output: Output, count: int) -> None:
+    """Refuse an output that cannot hold so many platforms, before they are built.
+
+    Raises `UserError` `docker-archive-platforms`, `invalid-output-attribute`.
+    """
+    if count < 2:
+        return
+    if output.type == "docker":
+        raise UserError.of(
+            "docker-archive-platforms",
+            f"docker load takes one platform, this build is for {count}",
+            hint="use type=oci or type=image, which make an index, or build for one platform",
+        )
+    if output.type == "tar" and not flag(output, "platform-split", True):
+        raise UserError.of(
+            "invalid-output-attribute", "a tar of several platforms cannot have platform-split=false"
+        )
+
+
 def flag(output: Output, name: str, default: bool) -> bool:
     """A boolean attribute. Raises `UserError` `invalid-output-attribute`."""
     value = output.attrs.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from arkwright.diagnostics.errors import Diagnostic, UserError
 from arkwright.diagnostics.spans import Span
 from arkwright.graph.definition import Definition
-from arkwright.graph.ops import Ulimit
+from arkwright.graph.ops import SourceOp, Ulimit
 from arkwright.oci.config import ImageConfig
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import parse_reference
@@ -51,6 +52,11 @@ class Bridge(Protocol):
         """Pin an image name (after named contexts were applied) and read its config."""
         ...
 
+    def prepare(self, names: Sequence[tuple[str, Platform]]) -> None:
+        """Names of images that `resolve_image_config` will probably be asked for: they may be looked
+        up side by side. Raises nothing; what fails is found out when it is asked for."""
+        ...
+
     def read_file(self, reference: str, path: str) -> bytes | None:
         """A file's content, None if there is none."""
         ...
@@ -61,6 +67,11 @@ class Bridge(Protocol):
 
     def read_dir(self, reference: str, path: str) -> list[str]:
         """The names in a directory, sorted."""
+        ...
+
+    def source_time(self, op: SourceOp) -> int | None:
+        """When the content of a source was made, in seconds since 1970: a commit's time, a file's
+        Last-Modified, an image's creation; None if it has none, as a directory of the host."""
         ...
 
     def inputs(self) -> dict[str, str]:
@@ -78,7 +89,8 @@ class FrontendRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `context` and `dockerfile` are references that `Bridge.read_file` takes; the build's main
     context is the source `local://context` unless `context_source` names another identifier.
-    `epoch` is the value for steps' SOURCE_DATE_EPOCH. `source` is the text of the file
+    `epoch` is the value for steps' SOURCE_DATE_EPOCH; `declared_epoch` the time that the file's own
+    global `ARG SOURCE_DATE_EPOCH` names, filled in by the front end. `source` is the text of the file
     when the caller has it; without it the file `filename` of the reference `dockerfile` is read.
     """
 
@@ -100,6 +112,8 @@ class FrontendRequest(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     resolve_mode: str = "default"
     epoch: int = 946684800
+    declared_epoch: int | None = None
+    allow: tuple[str, ...] = ()
 
 
 class FrontendImage(msgspec.Struct, frozen=True, kw_only=True):

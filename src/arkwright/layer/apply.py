@@ -20,13 +20,14 @@ from typing import BinaryIO, Literal, TypeVar
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, HostUnsupported, UserError
-from arkwright.layer import attributes, faults
+from arkwright.layer import attributes, faults, files
 from arkwright.layer.entry import Entry
 from arkwright.layer.made import Made
 from arkwright.layer.parents import Parents
 from arkwright.layer.rooted import DIRECTORY, Root, duplicate, open_at, remove_tree, set_mode
 from arkwright.layer.tar_read import DEFAULT_LIMITS, Limits, read_tar
 from arkwright.layer.tar_source import SparseContent
+from arkwright.layer.virtual_calls import File as VirtualFile
 from arkwright.layer.whiteouts import Deleting, Marking, Removing
 from arkwright.store.space import no_space
 
@@ -139,30 +140,30 @@ class _Unpacking:
     def _make_file(
         self, dir_fd: int, name: str, entry: Entry, content: BinaryIO | None, record: bytes = b""
     ) -> None:
-        fd = self._new(dir_fd, name, lambda: os.open(name, _CREATE, 0o600, dir_fd=dir_fd))
+        fd = self._new(dir_fd, name, lambda: files.open(name, _CREATE, 0o600, dir_fd=dir_fd))
         try:
             if content is not None and entry.size:
                 self._bytes += _copy(content, fd)
-            os.fchown(fd, entry.uid, entry.gid)
+            files.fchown(fd, entry.uid, entry.gid)
             # After chown, which clears file capabilities, and while the mode still lets us.
             if entry.xattrs:
                 self._set_xattrs(dir_fd, name, entry)
             if record:
-                os.setxattr(fd, attributes.NODE, record)
-            os.fchmod(fd, entry.mode)
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+                files.setxattr(fd, attributes.NODE, record)
+            files.fchmod(fd, entry.mode)
+            files.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
-            os.close(fd)
+            files.close(fd)
 
     def _make_dir(self, dir_fd: int, name: str, canonical: str, entry: Entry) -> None:
         fresh = replaced = False
         try:
-            os.mkdir(name, 0o700, dir_fd=dir_fd)
+            files.mkdir(name, 0o700, dir_fd=dir_fd)
             fresh = True
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            if not stat.S_ISDIR(files.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
                 self._clear(dir_fd, name)
-                os.mkdir(name, 0o700, dir_fd=dir_fd)
+                files.mkdir(name, 0o700, dir_fd=dir_fd)
                 fresh = replaced = True
         fd = open_at(dir_fd, name, DIRECTORY)
         try:
@@ -171,24 +172,24 @@ class _Unpacking:
                 attributes.clear(dir_fd, name)
             if replaced:
                 self._deleting.replaced(fd)
-            os.fchown(fd, entry.uid, entry.gid)
+            files.fchown(fd, entry.uid, entry.gid)
             self._set_xattrs(dir_fd, name, entry)
         finally:
-            os.close(fd)
+            files.close(fd)
         self._made.directory(canonical, entry.mode, entry.mtime_ns)
 
     def _make_root(self, entry: Entry) -> None:
         if entry.type != "dir":
             raise faults.invalid(f"the root is a {entry.type}")
         attributes.clear(self._root.fd, ".")
-        os.fchown(self._root.fd, entry.uid, entry.gid)
+        files.fchown(self._root.fd, entry.uid, entry.gid)
         self._set_xattrs(self._root.fd, ".", entry)
         self._made.directory("", entry.mode, entry.mtime_ns)
 
     def _make_symlink(self, dir_fd: int, name: str, canonical: str, entry: Entry) -> None:
         if not entry.link:
             raise faults.invalid(f"the symbolic link {entry.path!r} has no target")
-        self._new(dir_fd, name, lambda: os.symlink(entry.link, name, dir_fd=dir_fd))
+        self._new(dir_fd, name, lambda: files.symlink(entry.link, name, dir_fd=dir_fd))
         self._finish_node(dir_fd, name, entry)
 
     def _make_hardlink(self, dir_fd: int, name: str, canonical: str, entry: Entry) -> None:
@@ -198,7 +199,7 @@ class _Unpacking:
         dir_fd = duplicate(dir_fd)
         try:
             target_fd, _, target = self._parents.of(entry.link, create=False)
-            status = os.stat(target, dir_fd=target_fd, follow_symlinks=False)
+            status = files.stat(target, dir_fd=target_fd, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 raise faults.invalid(f"{entry.path!r} is a hard link to the directory {entry.link!r}")
             if _is_same(dir_fd, name, status):
@@ -206,7 +207,9 @@ class _Unpacking:
             self._new(
                 dir_fd,
                 name,
-                lambda: os.link(target, name, src_dir_fd=target_fd, dst_dir_fd=dir_fd, follow_symlinks=False),
+                lambda: files.link(
+                    target, name, src_dir_fd=target_fd, dst_dir_fd=dir_fd, follow_symlinks=False
+                ),
             )
         except FileNotFoundError as error:
             raise UserError.of(
@@ -214,10 +217,10 @@ class _Unpacking:
                 f"{entry.path!r} is a hard link to {entry.link!r}, which does not exist",
             ) from error
         finally:
-            os.close(dir_fd)
+            files.close(dir_fd)
 
     def _make_fifo(self, dir_fd: int, name: str, canonical: str, entry: Entry) -> None:
-        self._new(dir_fd, name, lambda: os.mkfifo(name, 0o600, dir_fd=dir_fd))
+        self._new(dir_fd, name, lambda: files.mkfifo(name, 0o600, dir_fd=dir_fd))
         self._finish_node(dir_fd, name, entry)
 
     def _make_device(self, dir_fd: int, name: str, canonical: str, entry: Entry) -> None:
@@ -225,7 +228,7 @@ class _Unpacking:
         if (entry.type, entry.major, entry.minor) != ("char", 0, 0):
             device = _device_number(entry)
             try:
-                self._new(dir_fd, name, lambda: os.mknod(name, kind | 0o600, device, dir_fd=dir_fd))
+                self._new(dir_fd, name, lambda: files.mknod(name, kind | 0o600, device, dir_fd=dir_fd))
                 self._finish_node(dir_fd, name, entry)
                 return
             except PermissionError:
@@ -236,12 +239,12 @@ class _Unpacking:
 
     def _finish_node(self, dir_fd: int, name: str, entry: Entry) -> None:
         """Owner, mode, attributes and time of what must not be opened."""
-        os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+        files.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
         if entry.type != "symlink":
             set_mode(dir_fd, name, entry.mode)
         if entry.xattrs:
             self._set_xattrs(dir_fd, name, entry)
-        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+        files.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
 
     def _set_xattrs(self, dir_fd: int, name: str, entry: Entry) -> None:
         for key in attributes.set_all(dir_fd, name, entry.xattrs):
@@ -262,45 +265,47 @@ class _Unpacking:
     def _create_parent(self, dir_fd: int, name: str, canonical: str) -> None:
         self._made.enter(dir_fd, canonical.rpartition("/")[0])
         try:
-            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            status = files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             replaced = False
         else:
             if not self._deleting.is_mark(status):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), canonical)
-            os.unlink(name, dir_fd=dir_fd)
+            files.unlink(name, dir_fd=dir_fd)
             replaced = True
-        os.mkdir(name, 0o700, dir_fd=dir_fd)
+        files.mkdir(name, 0o700, dir_fd=dir_fd)
         fd = open_at(dir_fd, name, DIRECTORY)
         try:
             if replaced:
                 self._deleting.replaced(fd)
-            if os.geteuid() == 0:
-                os.fchown(fd, 0, 0)
+            if os.geteuid() == 0 or files.is_virtual(fd):
+                files.fchown(fd, 0, 0)
         finally:
-            os.close(fd)
+            files.close(fd)
         self._made.implied(canonical)
 
 
 def _copy(content: BinaryIO, fd: int) -> int:
+    if files.is_virtual(fd) and isinstance(content, VirtualFile):
+        return content.share(fd)
     sparse = isinstance(content, SparseContent)
     total = 0
     while data := content.read(_BLOCK):
         total += len(data)
         if sparse and not data.strip(b"\0"):
-            os.lseek(fd, len(data), os.SEEK_CUR)
+            files.skip(fd, len(data))
             continue
-        written = os.write(fd, data)
+        written = files.write(fd, data)
         while written < len(data):
-            written += os.write(fd, data[written:])
+            written += files.write(fd, data[written:])
     if sparse:
-        os.ftruncate(fd, total)
+        files.ftruncate(fd, total)
     return total
 
 
 def _is_same(dir_fd: int, name: str, status: os.stat_result) -> bool:
     try:
-        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        found = files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)

@@ -17,6 +17,8 @@ import errno
 import os
 import struct
 
+from arkwright.layer import files
+
 CAPABILITY = "security.capability"
 NODE = "user.arkwright.node"
 
@@ -70,9 +72,8 @@ def portable(name: str, value: bytes) -> bytes | None:
 
 def read_all(dir_fd: int, name: str) -> list[tuple[str, bytes]]:
     """All attributes of `name` in a directory, sorted; a last link is not followed."""
-    path = f"/proc/self/fd/{dir_fd}/{name}"
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = files.listxattr((dir_fd, name))
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.EACCES, errno.EPERM):
             return []
@@ -80,7 +81,7 @@ def read_all(dir_fd: int, name: str) -> list[tuple[str, bytes]]:
     found = []
     for key in sorted(names, key=os.fsencode) if names else ():
         try:
-            found.append((key, os.getxattr(path, key, follow_symlinks=False)))
+            found.append((key, files.getxattr((dir_fd, name), key)))
         except OSError as error:
             # EOVERFLOW: a capability of a user namespace that this one cannot name.
             if error.errno not in (errno.ENODATA, errno.EACCES, errno.EPERM, errno.EOVERFLOW):
@@ -90,7 +91,6 @@ def read_all(dir_fd: int, name: str) -> list[tuple[str, bytes]]:
 
 def set_all(dir_fd: int, name: str, xattrs: Xattrs) -> list[str]:
     """Set what a tree takes from a layer; returns the names that were left out."""
-    path = f"/proc/self/fd/{dir_fd}/{name}"
     left_out = []
     for key, value in xattrs:
         wanted = portable(key, value)
@@ -98,7 +98,7 @@ def set_all(dir_fd: int, name: str, xattrs: Xattrs) -> list[str]:
             left_out.append(key)
             continue
         try:
-            os.setxattr(path, key, wanted, follow_symlinks=False)
+            files.setxattr((dir_fd, name), key, wanted)
         except OSError as error:
             if error.errno not in _NO_XATTRS:
                 raise
@@ -110,7 +110,7 @@ def clear(dir_fd: int, name: str) -> None:
     """Remove what a layer would carry."""
     for key, _ in read_all(dir_fd, name):
         if carried(key):
-            os.removexattr(f"/proc/self/fd/{dir_fd}/{name}", key, follow_symlinks=False)
+            files.removexattr((dir_fd, name), key)
 
 
 def encode_node(kind: str, major: int, minor: int) -> bytes:

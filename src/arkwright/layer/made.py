@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from arkwright.layer import attributes
+from arkwright.layer import attributes, files
 from arkwright.layer.profile import CONSTANT_NS
 from arkwright.layer.rooted import Root
 
@@ -55,10 +55,10 @@ class Made:
         """A directory is about to be changed: keep its time, and make it writable for us."""
         if path in self._directories:
             return
-        status = os.fstat(fd)
+        status = files.fstat(fd)
         mode = stat.S_IMODE(status.st_mode)
         if self._user and mode & 0o700 != 0o700 and status.st_uid == self._user:
-            os.fchmod(fd, mode | 0o700)
+            files.fchmod(fd, mode | 0o700)
             self._directories[path] = (mode, status.st_mtime_ns)
         else:
             self._directories[path] = (None, status.st_mtime_ns)
@@ -73,14 +73,14 @@ class Made:
                 continue
             try:
                 if mode is not None:
-                    os.fchmod(fd, mode)
-                os.utime(fd, ns=(mtime_ns, mtime_ns))
+                    files.fchmod(fd, mode)
+                files.utime(fd, ns=(mtime_ns, mtime_ns))
             finally:
-                os.close(fd)
+                files.close(fd)
 
     def reset(self, fd: int, path: str) -> None:
         """An older directory was deleted, and only what was made below it keeps it there."""
         attributes.clear(fd, ".")
-        if not self._user:
-            os.fchown(fd, 0, 0)
+        if not self._user or files.is_virtual(fd):
+            files.fchown(fd, 0, 0)
         self.implied(path)

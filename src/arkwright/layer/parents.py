@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
+from arkwright.layer import files
 from arkwright.layer.rooted import DIRECTORY, Create, Root, open_at
 
 _KEPT_OPEN = 64
@@ -47,7 +47,7 @@ class Parents:
 
     def close(self) -> None:
         for fd, _ in self._open.values():
-            os.close(fd)
+            files.close(fd)
         self._open.clear()
         self._stale = False
 
@@ -58,7 +58,7 @@ class Parents:
             found = self._root.open_directories(parent.split("/"), create=maker)
         if len(self._open) >= _KEPT_OPEN:
             oldest = next(iter(self._open))
-            os.close(self._open.pop(oldest)[0])
+            files.close(self._open.pop(oldest)[0])
         self._open[parent] = found
         self._enter(*found)
         return found

@@ -10,10 +10,11 @@ A `Root` belongs to one thread.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable
+
+from arkwright.layer import files
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,11 +29,16 @@ Create = Callable[[int, str, str], None]
 
 
 class Root:
-    """An open root directory. `path` is trusted and may be a link; nothing below it is."""
+    """An open root directory. `path` is trusted and may be a link; nothing below it is.
 
-    def __init__(self, path: str) -> None:
+    `widen` is for trees of our own: a file there that its mode forbids to us is opened all the
+    same (`open_at`). In a directory of the user's nothing may be changed: give False.
+    """
+
+    def __init__(self, path: str, *, widen: bool = True) -> None:
         self.path = os.path.abspath(path)
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.widen = widen
+        self.fd = files.open_root(path)
 
     def __enter__(self) -> Root:
         return self
@@ -43,7 +49,7 @@ class Root:
     def close(self) -> None:
         """Close the descriptor; what was opened through the root stays open."""
         if self.fd >= 0:
-            os.close(self.fd)
+            files.close(self.fd)
             self.fd = -1
 
     def open_parent(self, path: str, *, create: Create | None = None) -> tuple[int, str]:
@@ -77,9 +83,9 @@ class Root:
         fd = duplicate(self.fd)
         for name in path.split("/") if path else ():
             try:
-                child_fd = open_at(fd, name, DIRECTORY)
+                child_fd = open_at(fd, name, DIRECTORY, widen=self.widen)
             finally:
-                os.close(fd)
+                files.close(fd)
             fd = child_fd
         return fd
 
@@ -89,9 +95,9 @@ class Root:
             return self.open_directories(path.split("/"))[0]
         parent_fd, name = self.open_parent(path)
         try:
-            return open_at(parent_fd, name, DIRECTORY)
+            return open_at(parent_fd, name, DIRECTORY, widen=self.widen)
         finally:
-            os.close(parent_fd)
+            files.close(parent_fd)
 
     def open_file(self, path: str, flags: int = os.O_RDONLY, *, special: bool = False) -> int:
         """A descriptor of the file `path`, whose last name must not be a link (`ELOOP`).
@@ -101,15 +107,15 @@ class Root:
         parent_fd, name = self.open_parent(path)
         try:
             if not special:
-                _require_regular(os.stat(name, dir_fd=parent_fd, follow_symlinks=False), path)
-            fd = open_at(parent_fd, name, flags | REGULAR)
+                _require_regular(files.stat(name, dir_fd=parent_fd, follow_symlinks=False), path)
+            fd = open_at(parent_fd, name, flags | REGULAR, widen=self.widen)
         finally:
-            os.close(parent_fd)
+            files.close(parent_fd)
         if not special:
             try:
-                _require_regular(os.fstat(fd), path)
+                _require_regular(files.fstat(fd), path)
             except OSError:
-                os.close(fd)
+                files.close(fd)
                 raise
         return fd
 
@@ -119,7 +125,7 @@ class Root:
         Components that are missing, or below something that is not a directory, stay as written.
         """
         fd, canonical, rest = self._descend(path.split("/"), None, stop=True)
-        os.close(fd)
+        files.close(fd)
         for part in rest:
             if part == "..":
                 canonical = canonical[:-1]
@@ -134,19 +140,19 @@ class Root:
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            return files.stat(name, dir_fd=parent_fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
         finally:
-            os.close(parent_fd)
+            files.close(parent_fd)
 
     def readlink(self, path: str) -> str:
         """The target of the link `path`, as stored."""
         parent_fd, name = self.open_parent(path)
         try:
-            return os.readlink(name, dir_fd=parent_fd)
+            return files.readlink(name, dir_fd=parent_fd)
         finally:
-            os.close(parent_fd)
+            files.close(parent_fd)
 
     def _descend(
         self, parts: list[str], create: Create | None, *, stop: bool
@@ -172,7 +178,7 @@ class Root:
                     fd = _swap(fd, duplicate(self.fd))
                     continue
                 try:
-                    fd = _swap(fd, open_at(fd, name, DIRECTORY))
+                    fd = _swap(fd, open_at(fd, name, DIRECTORY, widen=self.widen))
                     canonical.append(name)
                     continue
                 except FileNotFoundError:
@@ -195,7 +201,7 @@ class Root:
                     fd = _swap(fd, duplicate(self.fd))
                 pending.extend(reversed(target.split("/")))
         except BaseException:
-            os.close(fd)
+            files.close(fd)
             raise
         return fd, canonical, []
 
@@ -207,9 +213,10 @@ class DirStack:
     then have the device and inode that it had (`OSError` `ESTALE` otherwise).
     """
 
-    def __init__(self, fd: int) -> None:
-        """Takes `fd` over."""
+    def __init__(self, fd: int, *, widen: bool = True) -> None:
+        """Takes `fd` over; `widen` as for `Root`."""
         self._fds = [fd]
+        self._widen = widen
         self._idents: list[tuple[int, int]] = []
 
     @property
@@ -221,14 +228,14 @@ class DirStack:
 
     def push(self, name: str) -> int:
         """Go down into `name`, which must be a directory and no link."""
-        fd = open_at(self._fds[-1], name, DIRECTORY)
+        fd = open_at(self._fds[-1], name, DIRECTORY, widen=self._widen)
         self._fds.append(fd)
         oldest = len(self._fds) - 1 - _KEPT_OPEN
         # The top stays open: `..` of a root that was pushed as `.` would be outside.
         if oldest > len(self._idents):
-            status = os.fstat(self._fds[oldest])
+            status = files.fstat(self._fds[oldest])
             self._idents.append((status.st_dev, status.st_ino))
-            os.close(self._fds[oldest])
+            files.close(self._fds[oldest])
             self._fds[oldest] = -1
         return fd
 
@@ -237,42 +244,44 @@ class DirStack:
         fd = self._fds.pop()
         try:
             if self._fds and self._fds[-1] < 0:
-                self._fds[-1] = os.open("..", DIRECTORY, dir_fd=fd)
-                status = os.fstat(self._fds[-1])
+                self._fds[-1] = files.open("..", DIRECTORY, dir_fd=fd)
+                status = files.fstat(self._fds[-1])
                 if self._idents.pop() != (status.st_dev, status.st_ino):
                     raise OSError(errno.ESTALE, "a directory was moved while its tree was read")
         finally:
-            os.close(fd)
+            files.close(fd)
 
     def close(self) -> None:
         """Close whatever is open."""
         for fd in self._fds:
             if fd >= 0:
-                os.close(fd)
+                files.close(fd)
         self._fds.clear()
 
 
-def open_at(dir_fd: int, name: str, flags: int) -> int:
+def open_at(dir_fd: int, name: str, flags: int, *, widen: bool = True) -> int:
     """`openat(2)`; where our own file forbids it to us, its mode is widened for that moment.
 
-    A directory opened so can be listed; to look names up in it still needs its search permission.
+    Without `widen` it is plain `openat(2)`. A directory opened so can be listed; to look names up in it still needs its search permission.
     """
     try:
-        return os.open(name, flags, dir_fd=dir_fd)
+        return files.open(name, flags, dir_fd=dir_fd)
     except PermissionError:
+        if not widen:
+            raise
         return _open_forbidden(dir_fd, name, flags)
 
 
 def remove_tree(dir_fd: int, name: str) -> None:
     """Remove `name` and all below it; never follows a link, never leaves the tree."""
     try:
-        os.unlink(name, dir_fd=dir_fd)
+        files.unlink(name, dir_fd=dir_fd)
         return
     except IsADirectoryError:
         pass
     except PermissionError:
         # unlink(2): POSIX has EPERM for a directory.
-        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+        if not stat.S_ISDIR(files.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
             raise
     stack = DirStack(duplicate(dir_fd))
     try:
@@ -283,7 +292,7 @@ def remove_tree(dir_fd: int, name: str) -> None:
             if not listings[-1]:
                 listings.pop()
                 stack.pop()
-                os.rmdir(names.pop(), dir_fd=stack.fd)
+                files.rmdir(names.pop(), dir_fd=stack.fd)
                 continue
             child, is_dir = listings[-1].pop()
             if is_dir:
@@ -291,29 +300,25 @@ def remove_tree(dir_fd: int, name: str) -> None:
                 names.append(child)
                 listings.append(_listing(stack.fd))
             else:
-                os.unlink(child, dir_fd=stack.fd)
+                files.unlink(child, dir_fd=stack.fd)
     finally:
         stack.close()
 
 
 def duplicate(fd: int) -> int:
     """A copy of a descriptor, close-on-exec."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    return files.duplicate(fd)
 
 
 def set_mode(dir_fd: int, name: str, mode: int) -> None:
     """`chmod(2)` that never follows a link, for what must not be opened (devices, fifos)."""
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        os.chmod(f"/proc/self/fd/{fd}", mode)
-    finally:
-        os.close(fd)
+    files.chmod(name, mode, dir_fd=dir_fd)
 
 
 def _listing(fd: int) -> list[tuple[str, bool]]:
     if os.geteuid():
-        os.fchmod(fd, 0o700)
-    with os.scandir(fd) as entries:
+        files.fchmod(fd, 0o700)
+    with files.scandir(fd) as entries:
         return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
 
 
@@ -337,7 +342,7 @@ def _open_forbidden(dir_fd: int, name: str, flags: int) -> int:
 
 def _link_target(dir_fd: int, name: str) -> str | None:
     try:
-        return os.readlink(name, dir_fd=dir_fd)
+        return files.readlink(name, dir_fd=dir_fd)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return None
@@ -346,7 +351,7 @@ def _link_target(dir_fd: int, name: str) -> str | None:
 
 def _missing(dir_fd: int, name: str, parts: list[str]) -> OSError:
     try:
-        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/".join(parts))
     return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/".join(parts))
@@ -364,5 +369,5 @@ def _require_regular(status: os.stat_result, path: str) -> None:
 
 
 def _swap(old_fd: int, new_fd: int) -> int:
-    os.close(old_fd)
+    files.close(old_fd)
     return new_fd

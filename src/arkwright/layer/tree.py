@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from arkwright.layer import attributes
+from arkwright.layer import attributes, files
 from arkwright.layer.entry import Entry, EntryType
 from arkwright.layer.rooted import REGULAR, DirStack, Root, open_at
 
@@ -94,7 +94,7 @@ def _below(stack: DirStack, path: str, xattrs: bool, overlay: bool, on_skip: Ski
 
 def sorted_names(dir_fd: int) -> list[str]:
     """The names in a directory in the order of a layer."""
-    names = os.listdir(dir_fd)
+    names = files.listdir(dir_fd)
     names.sort(key=os.fsencode)
     return names
 
@@ -110,7 +110,7 @@ def entry_at(dir_fd: int, name: str, path: str) -> tuple[Entry, os.stat_result] 
 
 def fact_at(dir_fd: int, name: str, path: str, *, xattrs: bool = True, overlay: bool = False) -> Fact | None:
     """What `name` in a directory says; None for a socket. Raises `FileNotFoundError`."""
-    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    status = files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     mode = status.st_mode
     raw = attributes.read_all(dir_fd, name) if xattrs or (overlay and stat.S_ISDIR(mode)) else []
     kind = _KINDS.get(stat.S_IFMT(mode))
@@ -129,7 +129,7 @@ def fact_at(dir_fd: int, name: str, path: str, *, xattrs: bool = True, overlay: 
         gid=status.st_gid,
         size=status.st_size if kind == "file" else 0,
         mtime_ns=status.st_mtime_ns,
-        link=os.readlink(name, dir_fd=dir_fd) if kind == "symlink" else "",
+        link=files.readlink(name, dir_fd=dir_fd) if kind == "symlink" else "",
         major=major,
         minor=minor,
         xattrs=_portable(raw) if raw and xattrs else (),
@@ -157,15 +157,15 @@ class Contents:
             self._fd = self._root.open_canonical(parent)
             self._parent = parent
         fd = open_at(self._fd, name, REGULAR)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
+        if not stat.S_ISREG(files.fstat(fd).st_mode):
+            files.close(fd)
             raise OSError(f"{path} changed while it was read")
-        return open(fd, "rb", buffering=0)
+        return files.fdopen(fd, "rb", 0)
 
     def close(self) -> None:
         """Forget the directory; `open` works on."""
         if self._fd >= 0:
-            os.close(self._fd)
+            files.close(self._fd)
             self._fd = -1
 
 

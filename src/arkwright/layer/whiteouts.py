@@ -13,6 +13,7 @@ import stat
 from typing import Protocol
 
 from arkwright.diagnostics.errors import HostUnsupported
+from arkwright.layer import files
 from arkwright.layer.made import Made
 from arkwright.layer.parents import Parents
 from arkwright.layer.rooted import Root, remove_tree
@@ -44,7 +45,7 @@ class Removing:
     def whiteout(self, path: str) -> None:
         try:
             dir_fd, canonical, name = self._parents.of(path, create=False)
-            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            status = files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return
         ours = canonical in self._made
@@ -74,17 +75,17 @@ class Removing:
             fd = self._root.open_canonical(path)
             try:
                 self._made.enter(fd, path)
-                for name in os.listdir(fd):
+                for name in files.listdir(fd):
                     child = f"{path}/{name}" if path else name
                     ours = child in self._made
                     if not ours and not self._made.below(child):
                         remove_tree(fd, name)
-                    elif stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    elif stat.S_ISDIR(files.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                         pending.append((child, not ours))
                 if anew:
                     self._made.reset(fd, path)
             finally:
-                os.close(fd)
+                files.close(fd)
         self._parents.forget()
 
 
@@ -99,13 +100,13 @@ class Marking:
         dir_fd, canonical, name = self._parents.of(path)
         if canonical not in self._made and not self._made.below(canonical):
             try:
-                os.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+                files.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
             except FileExistsError:
                 remove_tree(dir_fd, name)
                 self._parents.forget()
-                os.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+                files.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
             return
-        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        status = files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             self.opaque(path)
 
@@ -120,7 +121,7 @@ class Marking:
 
     def replaced(self, fd: int) -> None:
         try:
-            os.setxattr(fd, OPAQUE, b"y")
+            files.setxattr(fd, OPAQUE, b"y")
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise

@@ -27,7 +27,9 @@ from collections.abc import Mapping
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, HostUnsupported
+from arkwright.linux import jail as jails
 from arkwright.linux import mounts, syscalls
+from arkwright.linux.jail import Jail
 
 _PACKET = 256
 _MAX_FDS = 250  # SCM_MAX_FD is 253
@@ -43,24 +45,32 @@ class _Order(msgspec.Struct, frozen=True):
     cwd: str
     fds: list[int]
     setsid: bool
+    jail: Jail | None = None
 
 
 # --- Z ---------------------------------------------------------------------------------------
 
 
-def start_init() -> tuple[int, socket.socket]:
+def start_init(*, namespaced: bool = True) -> tuple[int, socket.socket]:
     """Fork Z; returns its pid and the worker's end of the socket.
 
     To be called in the main thread, before any other thread exists: Z dies with that thread.
+    Unless `namespaced`, Z shares the namespaces of the worker and is the subreaper of what it
+    starts; only keepers (see `linux.jail`) then see to it that nothing is left.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = syscalls.fork_into(syscalls.CLONE_NEWPID)
+    worker_pid = os.getpid()
+    pid = syscalls.fork_into(syscalls.CLONE_NEWPID) if namespaced else os.fork()
     if pid:
         theirs.close()
         return pid, ours
     try:
         syscalls.set_parent_death_signal(signal.SIGKILL)
-        _Server(theirs).run()
+        if not namespaced:
+            if os.getppid() != worker_pid:
+                os._exit(1)
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        _Server(theirs, namespaced).run()
     finally:
         os._exit(0)
 
@@ -80,10 +90,12 @@ class _Server:
     """Z's loop. Everything that it got from the worker by fork is closed, so that locks and pipes
     of the worker end with the worker."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, namespaced: bool) -> None:
         self._control = control
+        self._namespaced = namespaced
         self._children: dict[int, tuple[str, int]] = {}  # pid → request, process group
         self._pids: dict[str, int] = {}
+        self._kept: set[int] = set()
 
     def run(self) -> None:
         # Objects whose descriptors are closed behind their back must never be collected.
@@ -96,7 +108,7 @@ class _Server:
                 signal.signal(number, signal.SIG_DFL)
         with contextlib.suppress(OSError):
             syscalls.set_process_name("arkwright-init")
-        self._send(f"ready {_enter_mounts()}"[:_PACKET])
+        self._send(f"ready {_enter_mounts() if self._namespaced else ''}"[:_PACKET])
         self._serve()
 
     def _serve(self) -> None:
@@ -129,7 +141,26 @@ class _Server:
             request, _ = self._children.pop(pid, ("", 0))
             if request:
                 del self._pids[request]
-                self._send(f"ended {request} {os.waitstatus_to_exitcode(status)}")
+                code = os.waitstatus_to_exitcode(status)
+                if pid in self._kept:
+                    self._kept.discard(pid)
+                    if code < 0:
+                        self._end_orphans()
+                self._send(f"ended {request} {code}")
+
+    def _end_orphans(self) -> None:
+        """Kill what a keeper left that was killed itself; it has come to us."""
+        while True:
+            below = jails.children_by_parent().get(os.getpid(), [])
+            strays = [pid for pid in below if pid not in self._children]
+            if not strays:
+                return
+            for stray in strays:
+                for pid in (*jails.descendants(stray), stray):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(stray, 0)
 
     def _obey(self) -> bool:
         data, fds, _, _ = socket.recv_fds(self._control, _PACKET, _MAX_FDS + 1)
@@ -159,10 +190,15 @@ class _Server:
             for item in parked:
                 os.close(item)
         self._children[pid] = (request, pid)
+        if order.jail is not None and order.jail.keeper:
+            self._kept.add(pid)
         self._pids[request] = pid
         self._send(f"started {request} {pid}")
 
     def _start(self, order: _Order, fds: list[int]) -> int:
+        if order.jail is not None:
+            given = dict(zip(order.fds, fds, strict=True))
+            return jails.start(jails.Command(order.argv, order.env, given, order.setsid), order.jail)
         actions: list[_Action] = []
         if 0 not in order.fds:
             actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
@@ -268,11 +304,12 @@ class Init:
         cwd: str,
         fds: Mapping[int, int],
         setsid: bool,
+        jail: Jail | None = None,
     ) -> Child:
         """Start a process; see `Worker.spawn`."""
         if len(fds) > _MAX_FDS:
             raise ValueError(f"at most {_MAX_FDS} descriptors can be passed")
-        order = _Order(argv, dict(env), cwd, list(fds), setsid)
+        order = _Order(argv, dict(env), cwd, list(fds), setsid, jail)
         order_fd = os.memfd_create("spawn", os.MFD_CLOEXEC)
         try:
             data = memoryview(msgspec.json.encode(order))

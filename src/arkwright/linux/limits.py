@@ -147,6 +147,11 @@ def capabilities(*, every: bool) -> list[str]:
     return ["CAP_" + name for number, name in enumerate(CAPABILITIES) if mask >> number & 1]
 
 
+def mask_of(names: Iterable[str]) -> int:
+    """The mask of capabilities by name (`CAP_…`)."""
+    return sum(1 << CAPABILITIES.index(name.removeprefix("CAP_")) for name in names)
+
+
 # --- Seccomp ---------------------------------------------------------------------------------
 
 
@@ -280,6 +285,23 @@ def rlimits(wanted: Iterable[tuple[str, int, int]]) -> list[dict[str, Any]]:
         soft_value = min(_unsigned(soft), hard_value)
         found.append({"type": "RLIMIT_" + kind, "soft": soft_value, "hard": hard_value})
     return found
+
+
+def as_setrlimit(found: Iterable[dict[str, Any]]) -> list[tuple[int, int, int]]:
+    """`process.rlimits` as arguments of setrlimit(2): kind, soft, hard."""
+    import resource
+
+    numbers = []
+    for item in found:
+        name = item["type"].removeprefix("RLIMIT_")
+        number = _LINUX_ONLY.get(name)
+        kind = int(getattr(resource, "RLIMIT_" + name)) if number is None else number
+        numbers.append((kind, _signed(item["soft"]), _signed(item["hard"])))
+    return numbers
+
+
+def _signed(value: int) -> int:
+    return -1 if value == _INFINITY else value
 
 
 def _unsigned(value: int) -> int:

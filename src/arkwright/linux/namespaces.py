@@ -16,7 +16,17 @@ import msgspec
 from arkwright.diagnostics.errors import HostUnsupported
 from arkwright.linux import mounts, syscalls
 
-_CAP_SYS_ADMIN = 21
+_CAP_SETGID, _CAP_SETUID, _CAP_SYS_CHROOT, _CAP_SYS_ADMIN, _CAP_SETFCAP = 6, 7, 18, 21, 31
+# What it takes to write any file of a tree, and to start a step in it, without a namespace.
+_FOR_CHROOT = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SYS_CHROOT": 18,
+}
 _FIX_SUBIDS = (
     "install newuidmap and newgidmap (package uidmap) and give the user 65536 subordinate ids: "
     "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
@@ -48,6 +58,12 @@ class IdMaps(msgspec.Struct, frozen=True, kw_only=True):
 def needs_user_namespace() -> bool:
     """Whether this process must have a user namespace of its own before it may mount."""
     return os.geteuid() != 0 or not effective_capabilities() >> _CAP_SYS_ADMIN & 1
+
+
+def lacks_for_chroot() -> tuple[str, ...]:
+    """The capabilities that this process lacks to change roots and owners, by name."""
+    have = effective_capabilities()
+    return tuple(name for name, number in _FOR_CHROOT.items() if not have >> number & 1)
 
 
 def effective_capabilities() -> int:
@@ -83,6 +99,8 @@ def subordinate_ranges(path: str, names: Iterable[str]) -> list[tuple[int, int]]
 
 def plan_id_maps() -> IdMaps:
     """The widest maps that this user can have: subordinate ids when files and tools are there."""
+    if may_map_all():
+        return IdMaps(uids=_identity("uid"), gids=_identity("gid"))
     names = _own_names()
     uids = subordinate_ranges("/etc/subuid", names)
     gids = subordinate_ranges("/etc/subgid", names)
@@ -91,6 +109,24 @@ def plan_id_maps() -> IdMaps:
     if not (shutil.which("newuidmap") and shutil.which("newgidmap")):
         return _single("newuidmap and newgidmap are not installed")
     return IdMaps(uids=_laid_out(os.geteuid(), uids), gids=_laid_out(os.getegid(), gids))
+
+
+def may_map_all() -> bool:
+    """Whether this process may map every id it has into a user namespace of its child, each to
+    itself: user_namespaces(7), "Defining user and group ID mappings"."""
+    have = effective_capabilities()
+    wanted = (_CAP_SETUID, _CAP_SETGID, _CAP_SETFCAP)
+    return os.geteuid() == 0 and all(have >> number & 1 for number in wanted)
+
+
+def _identity(kind: str) -> tuple[IdRange, ...]:
+    """Every id of this user namespace, as itself."""
+    found = []
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as lines:
+        for line in lines:
+            first, _, count = map(int, line.split())
+            found.append(IdRange(first, first, count))
+    return tuple(found)
 
 
 def _own_names() -> list[str]:
@@ -128,6 +164,14 @@ def write_id_maps(pid: int, maps: IdMaps) -> IdMaps:
     Returns the maps that were written: those for a single id when newuidmap refuses.
     Raises `HostUnsupported` (`no-user-namespace`) when not even those can be written.
     """
+    if not maps.single_id and may_map_all():
+        try:
+            for kind, ranges in (("gid", maps.gids), ("uid", maps.uids)):
+                lines = "\n".join(f"{item.inside} {item.outside} {item.count}" for item in ranges)
+                _write(f"/proc/{pid}/{kind}_map", lines)
+        except OSError as error:
+            raise no_user_namespace(error) from error
+        return maps
     if not maps.single_id:
         refusal = _run_mapper("newuidmap", pid, maps.uids) or _run_mapper("newgidmap", pid, maps.gids)
         if not refusal:
@@ -195,6 +239,14 @@ def enter_mount_namespace() -> None:
         raise mounts.refused("a private mount namespace", error) from error
     mounts.make_slave("/")
     mounts.make_shared("/")
+
+
+def open_control_groups() -> int:
+    """A descriptor of the control groups as they are now, or -1."""
+    try:
+        return os.open("/sys/fs/cgroup", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def settle_cgroups() -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def _in_worker() -> list[Finding]:
 
     with tempfile.TemporaryDirectory(prefix="arkwright-probe-") as store_root_path:
         try:
-            data = run_in_worker(body, store_root_path=store_root_path)
+            data = run_in_worker(body, store_root_path=store_root_path, plain="never")
         except ArkwrightError as error:
             return [_failed("worker", error)]
     return msgspec.json.decode(data, type=list[Finding])

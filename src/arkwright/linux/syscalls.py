@@ -7,6 +7,7 @@ The only module that uses ctypes, and it does so on the first call. Every functi
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import struct
@@ -55,6 +56,11 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+_SECCOMP_MODE_FILTER = 2
+_BPF_INSTRUCTION = 8  # bytes of one sock_filter
+_LAST_CAPABILITY = 63
 
 # Calls added since Linux 5.1 have one number on every architecture.
 _NR_OPEN_TREE = 428
@@ -84,8 +90,8 @@ def _check(result: int, path: str | None = None) -> int:
     if result < 0:
         import ctypes as c
 
-        errno = c.get_errno()
-        raise OSError(errno, os.strerror(errno), path)
+        number = c.get_errno()
+        raise OSError(number, os.strerror(number), path)
     return result
 
 
@@ -232,6 +238,33 @@ def set_process_name(name: str) -> None:
 def set_parent_death_signal(number: int) -> None:
     """PR_SET_PDEATHSIG: the signal that this process gets when the *thread* that forked it ends."""
     prctl(PR_SET_PDEATHSIG, number)
+
+
+def limit_bounding_set(mask: int) -> None:
+    """PR_CAPBSET_DROP of every capability that is not in `mask`."""
+    for number in range(_LAST_CAPABILITY + 1):
+        if not mask >> number & 1:
+            try:
+                prctl(PR_CAPBSET_DROP, number)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    return  # past the kernel's last one
+                raise
+
+
+def set_seccomp_filter(program: bytes) -> None:
+    """PR_SET_SECCOMP with a filter in the kernel's form: an array of `struct sock_filter`."""
+    import ctypes as c
+
+    class Program(c.Structure):
+        _fields_ = (("length", c.c_ushort), ("filters", c.c_char_p))
+
+    found = Program(len(program) // _BPF_INSTRUCTION, program)
+    _check(
+        _libc().prctl(
+            PR_SET_SECCOMP, c.c_long(_SECCOMP_MODE_FILTER), c.byref(found), c.c_long(0), c.c_long(0)
+        )
+    )
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:

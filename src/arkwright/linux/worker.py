@@ -9,34 +9,46 @@ P1's main thread, the steps with Z's pid namespace, and the mounts with the last
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from arkwright.diagnostics import errors
-from arkwright.diagnostics.errors import ArkwrightError, Cancelled
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled, HostUnsupported
 from arkwright.linux import mounts, namespaces, syscalls
 from arkwright.linux.init import Child, Init, start_init
+from arkwright.linux.jail import Jail
 from arkwright.linux.namespaces import IdMaps, IdRange
+
+if TYPE_CHECKING:
+    from arkwright.linux.emulation import Emulation
 
 __all__ = ["Child", "Worker", "run_in_worker"]
 
 _UNSHARED, _MAPPED, _INIT, _RESULT, _ERROR, _REPORT = b"UMZREP"
 _HEADER = struct.Struct("=BQ")
 _CANCEL = b"c"
+_NO_NAMESPACES = ("no-user-namespace", "mount-refused")
+_PLAIN_PREFIX = "plain-"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Worker:
     """What a body may use inside P1. Thread-safe.
+
+    `namespaced`: in namespaces of its own; without them it has no mounts, and `runtime_path` is a
+    plain directory (mode 0700). `proc_refused`: steps' init got no /proc. `group_root_fd`: the
+    control groups as they were before they were made read-only, or -1.
 
     `rootless`: in a user namespace of ours. `single_id`: only id 0 exists there. `facts` are
     sentences about what this host refused. `runtime_path` is a memory file system (mode 0700) that
@@ -50,8 +62,14 @@ class Worker:
         runtime_path: str,
         facts: tuple[str, ...],
         control: socket.socket,
+        *,
+        namespaced: bool = True,
+        group_root_fd: int = -1,
     ) -> None:
         self._init = init
+        self.namespaced = namespaced
+        self.group_root_fd = group_root_fd
+        self.proc_refused = bool(init.proc_refusal)
         self._control = control
         self._control_lock = threading.Lock()
         self.rootless = maps is not None
@@ -74,14 +92,16 @@ class Worker:
         cwd: str = "/",
         fds: Mapping[int, int] | None = None,
         setsid: bool = True,
+        jail: Jail | None = None,
     ) -> Child:
         """Start a process in Z's pid namespace.
 
         `fds` maps descriptors of the child to ours; without 0 its input is /dev/null, without 1
         and 2 it has the worker's. The child leads a process group of its own, and a session with
-        `setsid`. Raises `OSError` when it cannot be started, `ArkwrightError` (`init-died`).
+        `setsid`. With a `jail` (see `linux.jail`) it is confined before it begins; a jail with a
+        keeper is ended by SIGTERM. Raises `OSError` when it cannot be started, `ArkwrightError` (`init-died`).
         """
-        return self._init.spawn(argv, env, cwd, fds or {}, setsid)
+        return self._init.spawn(argv, env, cwd, fds or {}, setsid, jail)
 
     def report(self, data: bytes) -> None:
         """Send bytes to the supervisor, which hands them to `on_report` in the order of calls."""
@@ -106,10 +126,16 @@ def run_in_worker(
     *,
     store_root_path: str,
     on_report: Callable[[bytes], None] = lambda data: None,
+    handlers: Sequence[Emulation] = (),
+    plain: Literal["never", "fallback", "always"] = "fallback",
 ) -> bytes:
     """Run `body` in a worker process and return its bytes.
 
-    What the body sends by `Worker.report` goes to `on_report`, in the calling thread.
+    `plain`: whether the worker may do without namespaces of its own: when this host refuses them
+    (`fallback`) and this process can change roots and owners, or in any case (`always`).
+
+    What the body sends by `Worker.report` goes to `on_report`, in the calling thread. `handlers`
+    are binary formats that the worker's user namespace gets (see `linux.emulation`).
 
     The calling process must have one thread and no open store. `store_root_path` gets a directory
     `run`, on which the worker mounts its private memory file system. The first SIGINT, SIGTERM or
@@ -127,13 +153,45 @@ def run_in_worker(
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+    wanted = _Wanted(body, store_root_path, on_report, handlers)
+    if plain == "always":
+        return _follow(wanted, None, namespaced=False)
+    try:
+        return _follow(wanted, maps, namespaced=True)
+    except HostUnsupported as error:
+        if plain != "fallback" or error.code not in _NO_NAMESPACES or not wanted.untouched:
+            raise
+        if namespaces.lacks_for_chroot():
+            raise
+    return _follow(wanted, None, namespaced=False)
+
+
+class _Wanted:
+    """What `run_in_worker` was asked for; `untouched` until a worker has its init."""
+
+    def __init__(
+        self,
+        body: Callable[[Worker], bytes],
+        store_root_path: str,
+        on_report: Callable[[bytes], None],
+        handlers: Sequence[Emulation],
+    ) -> None:
+        self.body = body
+        self.store_root_path = store_root_path
+        self.on_report = on_report
+        self.handlers = handlers
+        self.untouched = True
+
+
+def _follow(wanted: _Wanted, maps: IdMaps | None, *, namespaced: bool) -> bytes:
+    """Fork a worker and serve it until its end."""
     ours, theirs = socket.socketpair()
-    with ours, theirs, _Supervisor(ours, on_report) as supervisor:
+    with ours, theirs, _Supervisor(ours, wanted) as supervisor:
         supervisor_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _worker_main(body, theirs, supervisor_pid, store_root_path, maps is not None)
+            _worker_main(wanted, theirs, supervisor_pid, maps is not None, namespaced)
         theirs.close()
         return supervisor.follow(pid, maps)
 
@@ -144,9 +202,9 @@ def run_in_worker(
 class _Supervisor:
     """P0's side: signals are held back around the fork and then passed on."""
 
-    def __init__(self, control: socket.socket, on_report: Callable[[bytes], None]) -> None:
+    def __init__(self, control: socket.socket, wanted: _Wanted) -> None:
         self._control = control
-        self._on_report = on_report
+        self._wanted = wanted
         self._pid = 0
         self._asked = 0
         self._previous: dict[signal.Signals, Any] = {}
@@ -186,9 +244,10 @@ class _Supervisor:
                 if kind == _UNSHARED and maps is not None:
                     self._map(pid, maps)
                 elif kind == _REPORT:
-                    self._on_report(payload)
+                    self._wanted.on_report(payload)
                 elif kind == _INIT:
                     init_pid = int(payload)
+                    self._wanted.untouched = False
                 else:
                     outcome = message
         except BaseException:
@@ -264,11 +323,7 @@ def _receive_exactly(control: socket.socket, size: int) -> bytes | None:
 
 
 def _worker_main(
-    body: Callable[[Worker], bytes],
-    control: socket.socket,
-    supervisor_pid: int,
-    store_root_path: str,
-    in_user_namespace: bool,
+    wanted: _Wanted, control: socket.socket, supervisor_pid: int, in_user_namespace: bool, namespaced: bool
 ) -> None:
     """P1 from fork to end; never returns."""
     kind, payload = _ERROR, b""
@@ -282,9 +337,14 @@ def _worker_main(
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         _tie_to(supervisor_pid)
-        worker, ended = _enter(control, supervisor_pid, store_root_path, in_user_namespace)
+        if namespaced:
+            worker, ended = _enter(
+                control, supervisor_pid, wanted.store_root_path, in_user_namespace, wanted.handlers
+            )
+        else:
+            worker, ended = _stay(control, wanted.store_root_path)
         threading.Thread(target=_listen, args=(control, worker), name="cancel", daemon=True).start()
-        kind, payload = _RESULT, body(worker)
+        kind, payload = _RESULT, wanted.body(worker)
     except ArkwrightError as error:
         kind, payload = _ERROR, errors.encode(error)
     except BaseException as error:
@@ -317,7 +377,11 @@ def _tie_to(parent_pid: int) -> None:
 
 
 def _enter(
-    control: socket.socket, supervisor_pid: int, store_root_path: str, in_user_namespace: bool
+    control: socket.socket,
+    supervisor_pid: int,
+    store_root_path: str,
+    in_user_namespace: bool,
+    handlers: Sequence[Emulation],
 ) -> tuple[Worker, Callable[[], None]]:
     """Make the namespaces and Z; returns the worker and what ends Z."""
     maps = None
@@ -328,9 +392,12 @@ def _enter(
         # A change of credentials clears the parent-death signal.
         _tie_to(supervisor_pid)
     namespaces.enter_mount_namespace()
+    group_root_fd = namespaces.open_control_groups()
     facts = list(namespaces.settle_cgroups())
     runtime_path = os.path.join(os.path.realpath(store_root_path), "run")
     mounts.tmpfs(runtime_path, mode=0o700)
+    if handlers and maps is not None:
+        _register(handlers, runtime_path)
     try:
         init_pid, init_control = start_init()
     except OSError as error:
@@ -342,12 +409,65 @@ def _enter(
     if init.proc_refusal:
         facts.append(f"steps' init has no /proc of its own: {init.proc_refusal}")
 
-    def end() -> None:
-        init.close()
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(init_pid, 0)
+    worker = Worker(init, maps, runtime_path, tuple(facts), control, group_root_fd=group_root_fd)
+    return worker, lambda: _end_init(init, init_pid)
 
-    return Worker(init, maps, runtime_path, tuple(facts), control), end
+
+def _end_init(init: Init, init_pid: int) -> None:
+    init.close()
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(init_pid, 0)
+
+
+def _stay(control: socket.socket, store_root_path: str) -> tuple[Worker, Callable[[], None]]:
+    """Make Z, and no namespace; returns the worker and what ends Z."""
+    runtime_path, lock_fd = _plain_directory(os.path.join(os.path.realpath(store_root_path), "run"))
+    group_root_fd = namespaces.open_control_groups()
+    init_pid, init_control = start_init(namespaced=False)
+    _send(control, _INIT, str(init_pid).encode())
+    init = Init(init_control)
+
+    def end() -> None:
+        _end_init(init, init_pid)
+        shutil.rmtree(runtime_path, ignore_errors=True)
+        os.close(lock_fd)
+
+    facts = ("no namespaces: steps see the processes and the network of this host",)
+    worker = Worker(init, None, runtime_path, facts, control, namespaced=False, group_root_fd=group_root_fd)
+    return worker, end
+
+
+def _plain_directory(parent_path: str) -> tuple[str, int]:
+    """A directory of this worker's, with its lock; those of killed workers are removed."""
+    for name in os.listdir(parent_path):
+        if name.startswith(_PLAIN_PREFIX):
+            with contextlib.suppress(OSError):
+                stale_fd = _locked_directory(os.path.join(parent_path, name))
+                shutil.rmtree(os.path.join(parent_path, name), ignore_errors=True)
+                os.close(stale_fd)
+    path = os.path.join(parent_path, _PLAIN_PREFIX + os.urandom(8).hex())
+    os.mkdir(path, 0o700)
+    return path, _locked_directory(path)
+
+
+def _locked_directory(path: str) -> int:
+    """A descriptor that holds the directory's lock; raises `OSError` when another has it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _register(handlers: Sequence[Emulation], runtime_path: str) -> None:
+    from arkwright.linux import emulation
+
+    try:
+        emulation.register(handlers, os.path.join(runtime_path, "binfmt"))
+    except OSError as error:
+        raise mounts.refused("binfmt_misc in a user namespace", error) from error
 
 
 def _ask_for_maps(control: socket.socket) -> IdMaps:

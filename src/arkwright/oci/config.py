@@ -60,9 +60,11 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
 
 class ImageConfig(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"os_version": "os.version"}
-):
-    """An image config. Times are RFC 3339 strings."""
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
+    rename={"os_version": "os.version", "cache": "dev.arkwright.cache.v1"},
+):  # fmt: skip
+    """An image config. Times are RFC 3339 strings. `cache` belongs to `cache.inline`, which alone
+    knows its form; a derived image never takes it over."""
 
     created: str = ""
     author: str = ""
@@ -73,6 +75,7 @@ class ImageConfig(
     config: Execution = Execution()
     rootfs: RootFS = RootFS()
     history: tuple[History, ...] = ()
+    cache: Any = None
 
 
 def encode(config: ImageConfig) -> bytes:

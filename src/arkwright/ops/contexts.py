@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
+import stat
 from collections.abc import Callable
 
 from arkwright.cache.checksum import TreeDigester
@@ -12,6 +12,7 @@ from arkwright.cache.stat_cache import StatCache
 from arkwright.diagnostics.errors import UserError
 from arkwright.diagnostics.suggest import nearest
 from arkwright.graph.ops import CopyAction
+from arkwright.layer import files
 from arkwright.layer.rooted import Root
 from arkwright.ops.file_copy import Copier, Excluded
 from arkwright.sources.base import HostTree
@@ -39,14 +40,14 @@ class ContextReader:
 
     def selection(self, action: CopyAction) -> str:
         """The content digest of what a copy would take, remembered for the build."""
-        wanted = (action.src, action.parents, action.exclude_patterns, action.include_patterns)
+        wanted = selected(action)
         if wanted not in self._digests:
             self._digests[wanted] = self.fresh_selection(action)
         return self._digests[wanted]
 
     def fresh_selection(self, action: CopyAction) -> str:
         """The same, from the files as they are now."""
-        with Root(self.tree.root) as root:
+        with Root(self.tree.root, widen=self.tree.own) as root:
             return selection_digest(
                 root, action, matcher=self.matcher, ownership=False, stat_cache=self._stat_cache
             )
@@ -56,10 +57,13 @@ class ContextReader:
 
         Raises what a copy raises.
         """
-        with Root(self.tree.root) as source:
+        with Root(self.tree.root, widen=self.tree.own) as source:
             for match in source_matches(source, _whole(path), self.matcher):
                 found = source.resolve(match)
-                copier = Copier(source, dest, keep_owner=False, excluded=self.excluded)
+                copier = Copier(
+                    source, dest, keep_owner=False, excluded=self.excluded,
+                    may_prune=self.matcher.may_prune if self.matcher else None,
+                )  # fmt: skip
                 if found:
                     copier.copy_parents(found, "", "/")
                 else:
@@ -92,13 +96,43 @@ def selection_digest(
         may_prune=matcher.may_prune if matcher else None, stat_cache=stat_cache,
     )  # fmt: skip
     builder = KeyBuilder("selection")
+    digesters = [plain]
     for match in source_matches(root, action, matcher):
         digester = plain
         if hidden is not None:
-            excluded = _both(matcher.excluded if matcher else None, hidden, root.resolve(match))
+            if _is_hidden_file(root, match, action, hidden):
+                continue
+            base = root.resolve(pivot_of(action.src) if action.parents else match)
+            excluded = _both(matcher.excluded if matcher else None, hidden, base)
             digester = TreeDigester(root, ownership=ownership, excluded=excluded, stat_cache=stat_cache)
+            digesters.append(digester)
         builder.field(match, digester.digest(match))
+    # A copy keeps hard links as such, and a layer says so.
+    for group in sorted({group for digester in digesters for group in digester.link_groups()}):
+        builder.field("hard links", *group)
     return builder.digest()
+
+
+def selected(action: CopyAction) -> tuple[object, ...]:
+    """What of a copy decides which paths it takes."""
+    return (
+        action.src, action.parents, action.exclude_patterns, action.include_patterns,
+        action.allow_wildcard, action.allow_empty_wildcard,
+    )  # fmt: skip
+
+
+def pivot_of(src: str) -> str:
+    """What stands before the `/./` of a copy with parents: the place that its paths count from."""
+    before, found, _ = src.partition("/./")
+    return "/".join(part for part in before.split("/") if part and part != ".") if found else ""
+
+
+def _is_hidden_file(root: Root, match: str, action: CopyAction, hidden: Excluded) -> bool:
+    """Whether `--exclude` hides a match by itself; it does so for anything but directories."""
+    pivot = pivot_of(action.src)
+    name = match[len(pivot) :].strip("/") if action.parents else posixpath.basename(match)
+    status = root.lstat(root.resolve(match))
+    return status is not None and not stat.S_ISDIR(status.st_mode) and hidden(name, False)
 
 
 def _whole(path: str) -> CopyAction:
@@ -173,6 +207,6 @@ def _names(root: Root, path: str) -> list[str]:
     except OSError:
         return []
     try:
-        return sorted(os.listdir(directory_fd))
+        return sorted(files.listdir(directory_fd))
     finally:
-        os.close(directory_fd)
+        files.close(directory_fd)

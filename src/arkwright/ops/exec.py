@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from arkwright.cache.keys import KeyBuilder
-from arkwright.diagnostics.errors import StepFailed
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled, StepFailed
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Log
 from arkwright.graph.definition import Vertex
@@ -25,23 +27,36 @@ from arkwright.solver.result import Key, Result
 from arkwright.sources.base import Session
 from arkwright.store.metadata import Metadata
 
+if TYPE_CHECKING:
+    from arkwright.linux.emulation import Emulation
+
 TAIL_LINES = 20
 FAILED_BUCKET = "failed-steps"
 
 
 class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What it takes to open a shell where a step failed; kept under the vertex' short digest."""
+    """What it takes to open a shell where a step failed; kept under the vertex' short digest.
+
+    `inputs` are the encoded results that the mounts of `op` are taken from.
+    """
 
     layers: tuple[str, ...]
     env: tuple[str, ...]
     cwd: str
     user: str
     command: str
+    build: str = ""
+    op: ExecOp | None = None
+    inputs: tuple[bytes, ...] = ()
 
 
 class ExecMeans(msgspec.Struct, frozen=True):
     """What the worker offers to exec ops. `env` is for every step and enters no key (proxies);
-    what a step sets itself wins. `tiers` collects the isolation that steps had."""
+    what a step sets itself wins. `emulations` tells of architectures that are not the host's.
+    `fill_cache_mount(id, path)` makes a missing cache mount from a remote cache, and says whether
+    it did. `tiers` collects the isolation that steps had; `stopped_by` says why steps are being stopped, when
+    it is neither the user's wish nor a sibling's failure. `on_error` `shell` opens one where a step
+    failed, on the standard descriptors."""
 
     trees: Trees
     sandbox: Sandbox
@@ -51,7 +66,11 @@ class ExecMeans(msgspec.Struct, frozen=True):
     cache_mounts_path: str
     epoch: int
     env: tuple[str, ...] = ()
+    emulations: dict[str, Emulation] = {}
+    fill_cache_mount: Callable[[str, str], bool] = lambda cache_id, path: False
     tiers: set[str] = msgspec.field(default_factory=set)
+    stopped_by: Callable[[], ArkwrightError | None] = lambda: None
+    on_error: str = ""
 
 
 class ExecOperation:
@@ -74,6 +93,11 @@ class ExecOperation:
         self._readers = [reader_of(edge.vertex) for edge in vertex.inputs]
         self._means = means
         self._scrub = scrub
+
+    @property
+    def tier(self) -> str:
+        """How the command is isolated; for the journal. Raises as `Sandbox.tier`."""
+        return self._means().sandbox.tier
 
     def immediate(self) -> Sequence[Result] | None:
         return None
@@ -128,19 +152,35 @@ class ExecOperation:
 
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
         means = self._means()
+        self._check_platform(means)
         with MountPlan(
-            self._op, inputs, self._readers, means.trees, means.session, means.cache_mounts_path, cancelled
-        ) as plan:
+            self._op, inputs, self._readers, means.trees, means.session, means.cache_mounts_path, cancelled,
+            means.fill_cache_mount,
+        ) as plan:  # fmt: skip
             spec = self._spec(plan, means)
             _ensure_directory(plan.root, self._op.cwd)
             tail: deque[bytes] = deque(maxlen=200)
             redactor = Redactor(plan.secrets, self._output(means.stream, tail))
-            status = means.sandbox.run(spec, plan.root, redactor, cancelled=cancelled)
+            status = _run(means, spec, plan.root, redactor, cancelled)
             redactor.flush()
             means.tiers.add(status.tier)
             if status.status not in self._op.valid_exit_codes:
-                raise self._failure(status, tail, plan.keep_root(), means)
+                if means.on_error == "shell":
+                    _open_shell(means, spec, plan.root, status)
+                given = tuple(result.encode() for result in inputs)
+                raise self._failure(status, tail, plan.keep_root(), means, given)
             return plan.commit(self._scrub)
+
+    def _check_platform(self, means: ExecMeans) -> None:
+        """Refuse what `build.emulation` could not rule out before: the cache might have had it."""
+        platform = self._vertex.platform
+        if platform is None or not means.emulations:
+            return
+        from arkwright.linux.emulation import emulation_key, no_emulation
+
+        found = means.emulations.get(emulation_key(platform))
+        if found is not None and not found.ok:
+            raise no_emulation(str(platform), found)
 
     def _spec(self, plan: MountPlan, means: ExecMeans) -> StepSpec:
         op = self._op
@@ -164,10 +204,15 @@ class ExecOperation:
         return output
 
     def _failure(
-        self, status: StepStatus, tail: deque[bytes], layers: tuple[str, ...] | None, means: ExecMeans
+        self,
+        status: StepStatus,
+        tail: deque[bytes],
+        layers: tuple[str, ...] | None,
+        means: ExecMeans,
+        inputs: tuple[bytes, ...],
     ) -> StepFailed:
         command = " ".join(self._op.args)
-        shell = None if layers is None else self._remember(layers, command, means.metadata)
+        shell = None if layers is None else self._remember(layers, command, means, inputs)
         lines = b"".join(tail).decode(errors="replace").splitlines()[-TAIL_LINES:]
         ending = (
             f"was killed by signal {status.signal}"
@@ -185,13 +230,43 @@ class ExecOperation:
         assert isinstance(error, StepFailed)
         return error
 
-    def _remember(self, layers: tuple[str, ...], command: str, metadata: Metadata) -> str:
+    def _remember(
+        self, layers: tuple[str, ...], command: str, means: ExecMeans, inputs: tuple[bytes, ...]
+    ) -> str:
         """Keep what it takes to look at the failed step; the command that does."""
         name = self._digest.partition(":")[2][:12]
         op = self._op
-        step = FailedStep(layers=layers, env=op.env, cwd=op.cwd, user=op.user, command=command)
-        metadata.put(FAILED_BUCKET, name, msgspec.json.encode(step))
+        step = FailedStep(
+            layers=layers, env=op.env, cwd=op.cwd, user=op.user, command=command,
+            build=means.stream.build, op=op, inputs=inputs,
+        )  # fmt: skip
+        means.metadata.put(FAILED_BUCKET, name, msgspec.json.encode(step))
         return f"arkwright run --failed-step {name}"
+
+
+def _run(
+    means: ExecMeans, spec: StepSpec, root: str, output: Redactor, cancelled: threading.Event
+) -> StepStatus:
+    try:
+        return means.sandbox.run(spec, root, output, cancelled=cancelled)
+    except Cancelled as error:
+        cause = means.stopped_by()
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _open_shell(means: ExecMeans, spec: StepSpec, root: str, status: StepStatus) -> None:
+    """A shell in the state that a failed step left, with its mounts, until the user leaves it.
+
+    Nothing else of the build is told meanwhile: the terminal belongs to the shell.
+    """
+    shell = msgspec.structs.replace(spec, args=("/bin/sh",), terminal=True)
+    with means.stream.held():
+        os.write(2, f"\nthe step failed with status {status.status}; this is a shell in its state\n".encode())
+        ended = means.sandbox.run(shell, root, lambda fd, data: None, stdio=(0, 1, 2)).status
+        if ended in (126, 127):
+            os.write(2, b"no shell: /bin/sh cannot be run there\n")
 
 
 def _mount_fields(mount: Mount) -> tuple[str | int, ...]:

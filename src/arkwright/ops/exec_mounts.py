@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from arkwright.cache.mounts import write_id
@@ -43,8 +43,10 @@ class MountPlan:
         session: Session,
         cache_mounts_path: str,
         cancelled: threading.Event,
+        fill_cache_mount: Callable[[str, str], bool] = lambda cache_id, path: False,
     ) -> None:
         self._op = op
+        self._fill_cache_mount = fill_cache_mount
         self._inputs = inputs
         self._readers = readers
         self._trees = trees
@@ -71,6 +73,7 @@ class MountPlan:
             if not ordered or ordered[0].dest != "/":
                 ordered.insert(0, Mount(dest="/"))
             self._root_mount(ordered[0])
+            self._lock_caches()
             self.mounts = tuple(made for mount in ordered[1:] for made in self._mount(mount))
             self.secret_env = tuple(self._secret_env())
         except BaseException:
@@ -128,7 +131,7 @@ class MountPlan:
 
     def _mount(self, mount: Mount) -> Iterator[StepMount]:
         if mount.type == "tmpfs":
-            yield Tmpfs(dest=mount.dest, size=mount.tmpfs_size)
+            yield Tmpfs(dest=mount.dest, size=mount.tmpfs_size, readonly=mount.readonly)
         elif mount.type == "secret":
             value = self._secret(mount.secret_id, mount.required)
             if value is not None:
@@ -165,21 +168,31 @@ class MountPlan:
             root = active.root
         return Bind(source=_inside(root, selector), dest=mount.dest, readonly=mount.readonly)
 
+    def _lock_caches(self) -> None:
+        """Take the locks of `sharing=locked`: each once, and in one order everywhere, so that steps
+        with several of them never wait for each other in a circle."""
+        wanted = {
+            mount.cache_id for mount in self._op.mounts if mount.type == "cache" and mount.sharing == "locked"
+        }
+        for directory in sorted(self._cache_directory(cache_id) for cache_id in wanted):
+            os.makedirs(directory, exist_ok=True)
+            self._stack.enter_context(_locked(os.path.join(directory, "lock"), self._cancelled))
+
+    def _cache_directory(self, cache_id: str) -> str:
+        return os.path.join(self._cache_mounts_path, hashlib.sha256(cache_id.encode()).hexdigest())
+
     def _cache(self, mount: Mount) -> str:
-        name = hashlib.sha256(mount.cache_id.encode()).hexdigest()
         fresh = self._cache_seed(mount)
-        directory = os.path.join(self._cache_mounts_path, name)
+        directory = self._cache_directory(mount.cache_id)
         os.makedirs(directory, exist_ok=True)
         with _locked(os.path.join(directory, "seed.lock"), self._cancelled):
             write_id(directory, mount.cache_id)
         if mount.sharing == "private":
             return self._stack.enter_context(_private(directory, fresh))
         path = os.path.join(directory, "shared")
-        if mount.sharing == "locked":
-            self._stack.enter_context(_locked(os.path.join(directory, "lock"), self._cancelled))
         with _locked(os.path.join(directory, "seed.lock"), self._cancelled):
             if not os.path.isdir(path):
-                fresh(path)
+                fresh(path, self._fill_cache_mount)
         return path
 
     def _cache_seed(self, mount: Mount) -> _Seed:
@@ -212,10 +225,12 @@ class _Seed:
         self._layers = layers
         self._trees = trees
 
-    def __call__(self, path: str) -> None:
+    def __call__(self, path: str, fill: Callable[[str, str], bool] | None = None) -> None:
         making = f"{path}.{os.getpid()}.{threading.get_ident()}"
-        os.mkdir(making, 0o700)
-        if self._layers:
+        filled = fill is not None and fill(self._mount.cache_id, making)
+        if not filled:
+            os.mkdir(making, 0o700)
+        if self._layers and not filled:
             with self._trees.view(LayeredResult(self._layers)) as root_path:
                 with explained(making), Root(root_path) as source, Root(making) as dest:
                     Copier(source, dest).copy(self._mount.selector.strip("/"), "/", contents=True)

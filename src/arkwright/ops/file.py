@@ -24,8 +24,9 @@ from arkwright.graph.ops import (
     RmAction,
     SymlinkAction,
 )
+from arkwright.layer import files
 from arkwright.layer.rooted import Root, remove_tree, set_mode
-from arkwright.ops.contexts import ContextReader, ReaderOf, hidden_by, source_matches
+from arkwright.ops.contexts import ContextReader, ReaderOf, hidden_by, pivot_of, source_matches
 from arkwright.ops.file_copy import Copier
 from arkwright.ops.file_unpack import unpack_archive
 from arkwright.ops.modes import parse_mode
@@ -145,7 +146,7 @@ class FileOperation:
         number = action.secondary_input
         result = inputs[number] if 0 <= number < self._count else LayeredResult()
         if isinstance(result, HostResult):
-            with Root(result.tree.root) as root:
+            with Root(result.tree.root, widen=result.tree.own) as root:
                 yield root
         else:
             assert isinstance(result, LayeredResult)
@@ -158,13 +159,14 @@ class FileOperation:
         copier = Copier(
             source, dest, owner=owner, keep_owner=reader is None, mode=parse_mode(action.mode),
             excluded=reader.excluded if reader else None,
+            may_prune=reader.matcher.may_prune if reader and reader.matcher else None,
         )  # fmt: skip
         hidden = hidden_by(action.exclude_patterns)
         for match in source_matches(source, action, reader.matcher if reader else None):
-            if action.attempt_unpack and unpack_archive(source, match, dest, action.dest, owner, copier):
+            if action.attempt_unpack and unpack_archive(source, match, dest, action.dest, owner):
                 continue
             if action.parents:
-                copier.copy_parents(match, _pivot(action.src), action.dest, hidden)
+                copier.copy_parents(match, pivot_of(action.src), action.dest, hidden)
             else:
                 copier.copy(
                     match,
@@ -193,11 +195,6 @@ def explained(root_path: str) -> Iterator[None]:
         raise UserError.of("copy-failed", f"cannot copy{place}: {error.strerror or error}") from error
 
 
-def _pivot(src: str) -> str:
-    before, found, _ = src.partition("/./")
-    return "/".join(part for part in before.split("/") if part and part != ".") if found else ""
-
-
 def owner_in(root: Root, owner: Owner | None) -> tuple[int, int] | None:
     """Ownership in numbers, names looked up in the tree.
 
@@ -215,7 +212,7 @@ def _parent(root: Root, path: str, *, make: bool, owner: tuple[int, int] | None)
     try:
         yield parent_fd, name
     finally:
-        os.close(parent_fd)
+        files.close(parent_fd)
 
 
 def make_file(action: MkFileAction, root: Root) -> None:
@@ -229,12 +226,12 @@ def make_file(action: MkFileAction, root: Root) -> None:
         raise UserError.of("copy-type-conflict", f"cannot write the file /{path}: a directory is there")
     with _parent(root, path, make=True, owner=owner) as (parent_fd, name):
         if status is not None:
-            os.unlink(name, dir_fd=parent_fd)
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent_fd)
-        with os.fdopen(fd, "wb") as file:
+            files.unlink(name, dir_fd=parent_fd)
+        fd = files.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent_fd)
+        with files.fdopen(fd, "wb") as file:
             file.write(action.data)
-            os.fchown(fd, *(owner or (0, 0)))
-            os.fchmod(fd, mode)
+            files.fchown(fd, *(owner or (0, 0)))
+            files.fchmod(fd, mode)
 
 
 def make_directory(action: MkDirAction, root: Root) -> None:
@@ -244,8 +241,8 @@ def make_directory(action: MkDirAction, root: Root) -> None:
         Copier(root, root, owner=owner).make_dirs(action.path, action.mode)
         return
     with _parent(root, root.resolve(action.path), make=False, owner=owner) as (parent_fd, name):
-        os.mkdir(name, 0o700, dir_fd=parent_fd)
-        os.chown(name, *(owner or (0, 0)), dir_fd=parent_fd, follow_symlinks=False)
+        files.mkdir(name, 0o700, dir_fd=parent_fd)
+        files.chown(name, *(owner or (0, 0)), dir_fd=parent_fd, follow_symlinks=False)
         set_mode(parent_fd, name, action.mode)
 
 
@@ -253,8 +250,8 @@ def make_symlink(action: SymlinkAction, root: Root) -> None:
     """Symlink: `new_path` points to `old_path` as written."""
     owner = owner_in(root, action.owner)
     with _parent(root, action.new_path, make=True, owner=owner) as (parent_fd, name):
-        os.symlink(action.old_path, name, dir_fd=parent_fd)
-        os.chown(name, *(owner or (0, 0)), dir_fd=parent_fd, follow_symlinks=False)
+        files.symlink(action.old_path, name, dir_fd=parent_fd)
+        files.chown(name, *(owner or (0, 0)), dir_fd=parent_fd, follow_symlinks=False)
 
 
 def remove(action: RmAction, root: Root) -> None:

@@ -5,6 +5,9 @@ file capabilities kept: new top directories are 0755, existing ones keep mode an
 the source's mtime, nested ones take the source's mode; links met inside a tree are copied as
 links; hard links within one copy stay hard links; ownership of host files is dropped.
 
+What is there already, equal but for its mtime, is left alone: whether a layer names it must not
+depend on when its source was last touched, which no cache key knows.
+
 Both sides are walked by directory descriptors and nothing follows a link out of its root.
 """
 
@@ -16,7 +19,7 @@ import stat
 from collections.abc import Callable
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.layer import attributes
+from arkwright.layer import attributes, files
 from arkwright.layer.rooted import DIRECTORY, REGULAR, Root, duplicate, set_mode
 from arkwright.ops.modes import ModeChange
 
@@ -31,7 +34,8 @@ class Copier:
 
     `owner` overrides ownership; else `keep_owner` says whether the source's is kept (trees of the
     build) or dropped to 0:0 (host trees). `mode` changes the mode of all that is created.
-    `excluded(path, is_dir)` hides source paths, given relative to the source root.
+    `excluded(path, is_dir)` hides source paths, given relative to the source root;
+    `may_prune(directory)` tells that a hidden one holds nothing that is not, so that it is not read.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Copier:
         keep_owner: bool = True,
         mode: ModeChange | None = None,
         excluded: Excluded | None = None,
+        may_prune: Callable[[str], bool] | None = None,
     ) -> None:
         self._source = source
         self._dest = dest
@@ -50,6 +55,7 @@ class Copier:
         self._keep_owner = keep_owner
         self._mode = mode
         self._excluded = excluded
+        self._may_prune = may_prune
         self._links: dict[tuple[int, int], str] = {}
 
     def copy(
@@ -72,11 +78,19 @@ class Copier:
             there = self._dest.lstat(target)
         elif is_dir and contents and there is None:
             self.make_dirs(target)
-        self._copy_top(found, status, target, hidden)
+        if is_dir or hidden is None or not hidden(os.path.basename(path.rstrip("/")), False):
+            self._copy_top(found, status, target, hidden)
 
     def copy_parents(self, path: str, pivot: str, dest: str, hidden: Excluded | None = None) -> None:
-        """Copy a path with its parents below `pivot` (`COPY --parents`); they keep their modes."""
+        """Copy a path with its parents below `pivot` (`COPY --parents`); they keep their modes.
+
+        `hidden` counts from the pivot; nothing is made for a path that it hides as a whole.
+        """
         relative = path[len(pivot) :].strip("/") if pivot else path
+        status = self._need(path, path)
+        within = None if hidden is None else _below(relative, hidden)
+        if within is not None and not self._shows(path, status, within):
+            return
         self.make_dirs(dest)
         base = self._dest.resolve(dest)
         walked = pivot
@@ -86,7 +100,17 @@ class Copier:
             if self._dest.lstat(base) is None:
                 self._make_dir(base, self._need(walked, walked))
         target = _join(base, relative.rpartition("/")[2])
-        self._copy_top(path, self._need(path, path), target, hidden)
+        self._copy_top(path, status, target, within)
+
+    def _shows(self, path: str, status: os.stat_result, hidden: Excluded) -> bool:
+        is_dir = stat.S_ISDIR(status.st_mode)
+        if not hidden("", is_dir) or not is_dir:
+            return not hidden("", is_dir)
+        source_fd, name = self._source.open_parent(path) if path else (duplicate(self._source.fd), ".")
+        try:
+            return self._holds_included(source_fd, name, path, "", hidden)
+        finally:
+            files.close(source_fd)
 
     def make_dirs(self, path: str, mode: int = 0o755) -> None:
         """Make a directory and its missing parents, following links inside the root.
@@ -101,10 +125,10 @@ class Copier:
             if status is None:
                 parent_fd, last = self._dest.open_parent(walked)
                 try:
-                    os.mkdir(last, 0o700, dir_fd=parent_fd)
+                    files.mkdir(last, 0o700, dir_fd=parent_fd)
                     self._finish_dir(parent_fd, last, mode, self._owner or (0, 0), None)
                 finally:
-                    os.close(parent_fd)
+                    files.close(parent_fd)
             elif not stat.S_ISDIR(status.st_mode):
                 raise _conflict(walked, "a directory is needed there, and it is a file")
 
@@ -117,10 +141,10 @@ class Copier:
     def _make_dir(self, target: str, like: os.stat_result) -> None:
         parent_fd, name = self._dest.open_parent(target)
         try:
-            os.mkdir(name, 0o700, dir_fd=parent_fd)
+            files.mkdir(name, 0o700, dir_fd=parent_fd)
             self._finish_dir(parent_fd, name, stat.S_IMODE(like.st_mode), self._owned(like), like.st_mtime_ns)
         finally:
-            os.close(parent_fd)
+            files.close(parent_fd)
 
     def _copy_top(self, path: str, status: os.stat_result, target: str, hidden: Excluded | None) -> None:
         source_fd, source_name = self._source.open_parent(path) if path else (duplicate(self._source.fd), ".")
@@ -130,47 +154,50 @@ class Copier:
                 self._directory(
                     source_fd, source_name, path, "", dest_fd, dest_name, target, hidden, top=True
                 )
-            elif hidden is None or not hidden(os.path.basename(path), False):
+            else:
                 self._leaf(source_fd, source_name, status, dest_fd, dest_name, target)
         finally:
-            os.close(source_fd)
-            os.close(dest_fd)
+            files.close(source_fd)
+            files.close(dest_fd)
 
     def _directory(
         self, source_fd: int, source_name: str, path: str, relative: str,
         dest_fd: int, dest_name: str, target: str, hidden: Excluded | None, *, top: bool = False,
     ) -> None:  # fmt: skip
-        here_fd = os.open(source_name, DIRECTORY, dir_fd=source_fd)
+        here_fd = files.open(source_name, DIRECTORY, dir_fd=source_fd)
         try:
-            status = os.fstat(here_fd)
+            status = files.fstat(here_fd)
             created = self._enter(dest_fd, dest_name, target)
-            there_fd = os.open(dest_name, DIRECTORY, dir_fd=dest_fd)
+            there_fd = files.open(dest_name, DIRECTORY, dir_fd=dest_fd)
             try:
+                before_ns = files.fstat(there_fd).st_mtime_ns
                 self._children(here_fd, path, relative, there_fd, target, hidden)
+                touched = created or files.fstat(there_fd).st_mtime_ns != before_ns
             finally:
-                os.close(there_fd)
+                files.close(there_fd)
+            mtime_ns = status.st_mtime_ns if touched else None
             if created or not top:
                 _copy_xattrs(source_fd, source_name, dest_fd, dest_name)
                 mode = stat.S_IMODE(status.st_mode)
-                self._finish_dir(dest_fd, dest_name, mode, self._owned(status), status.st_mtime_ns)
-            else:
-                os.utime(dest_name, ns=(status.st_mtime_ns,) * 2, dir_fd=dest_fd, follow_symlinks=False)
+                self._finish_dir(dest_fd, dest_name, mode, self._owned(status), mtime_ns)
+            elif mtime_ns is not None:
+                files.utime(dest_name, ns=(mtime_ns, mtime_ns), dir_fd=dest_fd, follow_symlinks=False)
         finally:
-            os.close(here_fd)
+            files.close(here_fd)
 
     def _enter(self, dest_fd: int, name: str, target: str) -> bool:
         try:
-            os.mkdir(name, 0o700, dir_fd=dest_fd)
+            files.mkdir(name, 0o700, dir_fd=dest_fd)
             return True
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=dest_fd, follow_symlinks=False).st_mode):
+            if not stat.S_ISDIR(files.stat(name, dir_fd=dest_fd, follow_symlinks=False).st_mode):
                 raise _conflict(target, "a directory cannot replace what is there") from None
             return False
 
     def _children(
         self, here_fd: int, path: str, relative: str, there_fd: int, target: str, hidden: Excluded | None
     ) -> None:
-        with os.scandir(here_fd) as listing:
+        with files.scandir(here_fd) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
         for entry in entries:
             child, inner = _join(path, entry.name), _join(relative, entry.name)
@@ -178,7 +205,10 @@ class Copier:
             skip = (self._excluded and self._excluded(child, is_dir)) or (hidden and hidden(inner, is_dir))
             if is_dir:
                 # A directory that is itself excluded may hold re-included paths: it is made then.
-                if not skip or self._holds_included(here_fd, entry.name, child, inner, hidden):
+                if not skip or (
+                    not self._pruned(child)
+                    and self._holds_included(here_fd, entry.name, child, inner, hidden)
+                ):
                     self._directory(
                         here_fd,
                         entry.name,
@@ -194,9 +224,9 @@ class Copier:
                 self._leaf(here_fd, entry.name, status, there_fd, entry.name, _join(target, entry.name))
 
     def _holds_included(self, fd: int, name: str, path: str, relative: str, hidden: Excluded | None) -> bool:
-        here_fd = os.open(name, DIRECTORY, dir_fd=fd)
+        here_fd = files.open(name, DIRECTORY, dir_fd=fd)
         try:
-            with os.scandir(here_fd) as listing:
+            with files.scandir(here_fd) as listing:
                 entries = list(listing)
             for entry in entries:
                 child, inner = _join(path, entry.name), _join(relative, entry.name)
@@ -204,11 +234,18 @@ class Copier:
                 skip = (self._excluded and self._excluded(child, is_dir)) or (
                     hidden and hidden(inner, is_dir)
                 )
-                if not skip or (is_dir and self._holds_included(here_fd, entry.name, child, inner, hidden)):
+                if not skip:
+                    return True
+                if not is_dir or self._pruned(child):
+                    continue
+                if self._holds_included(here_fd, entry.name, child, inner, hidden):
                     return True
             return False
         finally:
-            os.close(here_fd)
+            files.close(here_fd)
+
+    def _pruned(self, path: str) -> bool:
+        return self._may_prune is not None and self._may_prune(path)
 
     def _leaf(
         self,
@@ -219,6 +256,8 @@ class Copier:
         dest_name: str,
         target: str,
     ) -> None:
+        if self._is_there(source_fd, source_name, status, dest_fd, dest_name):
+            return
         if not self._clear(dest_fd, dest_name, target):
             return
         identity = (status.st_dev, status.st_ino)
@@ -236,7 +275,7 @@ class Copier:
                 make_node(dest_fd, dest_name, *node)
                 self._finish_special(dest_fd, dest_name, status)
         elif stat.S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(source_name, dir_fd=source_fd), dest_name, dir_fd=dest_fd)
+            files.symlink(files.readlink(source_name, dir_fd=source_fd), dest_name, dir_fd=dest_fd)
             self._finish_special(dest_fd, dest_name, status, is_link=True)
         elif not stat.S_ISSOCK(status.st_mode):
             make_node(dest_fd, dest_name, status.st_mode, status.st_rdev)
@@ -244,14 +283,38 @@ class Copier:
         if status.st_nlink > 1:
             self._links[identity] = target
 
+    def _is_there(
+        self, source_fd: int, source_name: str, status: os.stat_result, dest_fd: int, dest_name: str
+    ) -> bool:
+        """Whether the copy of a file or link would change nothing but a time."""
+        try:
+            there = files.stat(dest_name, dir_fd=dest_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        kind, mode = stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)
+        if kind == stat.S_IFREG and self._mode:
+            mode = self._mode(mode, False)
+        if (
+            status.st_nlink > 1
+            or there.st_nlink > 1
+            or there.st_mode != kind | mode
+            or there.st_size != status.st_size
+            or (there.st_uid, there.st_gid) != self._owned(status)
+            or _carried(source_fd, source_name) != _carried(dest_fd, dest_name)
+        ):
+            return False
+        if kind == stat.S_IFLNK:
+            return files.readlink(source_name, dir_fd=source_fd) == files.readlink(dest_name, dir_fd=dest_fd)
+        return kind == stat.S_IFREG and _same_bytes(source_fd, source_name, dest_fd, dest_name)
+
     def _clear(self, dest_fd: int, name: str, target: str) -> bool:
         try:
-            there = os.stat(name, dir_fd=dest_fd, follow_symlinks=False)
+            there = files.stat(name, dir_fd=dest_fd, follow_symlinks=False)
         except FileNotFoundError:
             return True
         if stat.S_ISDIR(there.st_mode):
             raise _conflict(target, "a file cannot replace a directory")
-        os.unlink(name, dir_fd=dest_fd)
+        files.unlink(name, dir_fd=dest_fd)
         return True
 
     def _link(self, identity: tuple[int, int], dest_fd: int, name: str) -> bool:
@@ -260,31 +323,31 @@ class Copier:
             return False
         parent_fd, first_name = self._dest.open_parent(first)
         try:
-            os.link(first_name, name, src_dir_fd=parent_fd, dst_dir_fd=dest_fd, follow_symlinks=False)
+            files.link(first_name, name, src_dir_fd=parent_fd, dst_dir_fd=dest_fd, follow_symlinks=False)
         finally:
-            os.close(parent_fd)
+            files.close(parent_fd)
         return True
 
     def _file(
         self, source_fd: int, source_name: str, status: os.stat_result, dest_fd: int, dest_name: str
     ) -> None:
-        read_fd = os.open(source_name, REGULAR, dir_fd=source_fd)
+        read_fd = files.open(source_name, REGULAR, dir_fd=source_fd)
         try:
-            if not stat.S_ISREG(os.fstat(read_fd).st_mode):
+            if not stat.S_ISREG(files.fstat(read_fd).st_mode):
                 raise OSError(errno.ESTALE, "the file was replaced while it was copied", source_name)
-            write_fd = os.open(dest_name, _CREATE, 0o600, dir_fd=dest_fd)
+            write_fd = files.open(dest_name, _CREATE, 0o600, dir_fd=dest_fd)
             try:
                 copy_bytes(read_fd, write_fd)
-                os.fchown(write_fd, *self._owned(status))
+                files.fchown(write_fd, *self._owned(status))
                 # After chown, which clears file capabilities.
                 _copy_xattrs(source_fd, source_name, dest_fd, dest_name)
                 mode = stat.S_IMODE(status.st_mode)
-                os.fchmod(write_fd, self._mode(mode, False) if self._mode else mode)
-                os.utime(write_fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                files.fchmod(write_fd, self._mode(mode, False) if self._mode else mode)
+                files.utime(write_fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
             finally:
-                os.close(write_fd)
+                files.close(write_fd)
         finally:
-            os.close(read_fd)
+            files.close(read_fd)
 
     def _recorded_node(
         self, source_fd: int, source_name: str, status: os.stat_result
@@ -300,23 +363,23 @@ class Copier:
 
     def _finish_special(self, fd: int, name: str, status: os.stat_result, *, is_link: bool = False) -> None:
         uid, gid = self._owned(status)
-        os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+        files.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
         if not is_link:
             mode = stat.S_IMODE(status.st_mode)
             set_mode(fd, name, self._mode(mode, False) if self._mode else mode)
-        os.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
+        files.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
 
     def _finish_dir(
         self, fd: int, name: str, mode: int, owner: tuple[int, int], mtime_ns: int | None
     ) -> None:
-        here_fd = os.open(name, DIRECTORY, dir_fd=fd)
+        here_fd = files.open(name, DIRECTORY, dir_fd=fd)
         try:
-            os.fchown(here_fd, *owner)
-            os.fchmod(here_fd, self._mode(mode, True) if self._mode else mode)
+            files.fchown(here_fd, *owner)
+            files.fchmod(here_fd, self._mode(mode, True) if self._mode else mode)
             if mtime_ns is not None:
-                os.utime(here_fd, ns=(mtime_ns, mtime_ns))
+                files.utime(here_fd, ns=(mtime_ns, mtime_ns))
         finally:
-            os.close(here_fd)
+            files.close(here_fd)
 
     def _owned(self, status: os.stat_result) -> tuple[int, int]:
         if self._owner is not None:
@@ -326,6 +389,9 @@ class Copier:
 
 def copy_bytes(read_fd: int, write_fd: int) -> None:
     """Copy all content from one descriptor to the other, in the kernel where it can."""
+    if files.is_virtual(write_fd):
+        files.take(read_fd, write_fd)
+        return
     try:
         while os.copy_file_range(read_fd, write_fd, _CHUNK):
             pass
@@ -333,31 +399,53 @@ def copy_bytes(read_fd: int, write_fd: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
             raise
-    while data := os.read(read_fd, 1 << 20):
+    while data := files.read(read_fd, 1 << 20):
         view = memoryview(data)
         while view:
-            view = view[os.write(write_fd, view) :]
+            view = view[files.write(write_fd, view) :]
+
+
+def _carried(fd: int, name: str) -> list[tuple[str, bytes | None]]:
+    found = attributes.read_all(fd, name)
+    return [
+        (key, value if key == attributes.NODE else attributes.portable(key, value))
+        for key, value in found
+        if key == attributes.NODE or attributes.carried(key)
+    ]
+
+
+def _same_bytes(one_fd: int, one_name: str, other_fd: int, other_name: str) -> bool:
+    with (
+        files.fdopen(files.open(one_name, REGULAR, dir_fd=one_fd), "rb", buffering=0) as one,
+        files.fdopen(files.open(other_name, REGULAR, dir_fd=other_fd), "rb", buffering=0) as other,
+    ):
+        while True:
+            data = one.read(1 << 20)
+            if data != other.read(len(data) or 1):
+                return False
+            if not data:
+                return True
 
 
 def make_node(fd: int, name: str, mode: int, device: int) -> None:
     """Make a fifo or device; where devices cannot be made, an empty file that records one."""
     if stat.S_ISFIFO(mode):
-        os.mkfifo(name, 0o600, dir_fd=fd)
+        files.mkfifo(name, 0o600, dir_fd=fd)
         return
     # overlayfs takes character device 0/0 for a deletion.
     if device or not stat.S_ISCHR(mode):
         try:
-            os.mknod(name, stat.S_IFMT(mode) | 0o600, device, dir_fd=fd)
+            files.mknod(name, stat.S_IFMT(mode) | 0o600, device, dir_fd=fd)
             return
         except PermissionError:
             pass
     kind = "c" if stat.S_ISCHR(mode) else "b"
-    record_fd = os.open(name, _CREATE, 0o600, dir_fd=fd)
+    record_fd = files.open(name, _CREATE, 0o600, dir_fd=fd)
     try:
         record = attributes.encode_node(kind, os.major(device), os.minor(device))
-        os.setxattr(record_fd, attributes.NODE, record)
+        files.setxattr(record_fd, attributes.NODE, record)
     finally:
-        os.close(record_fd)
+        files.close(record_fd)
 
 
 def _copy_xattrs(source_fd: int, source_name: str, dest_fd: int, dest_name: str) -> None:
@@ -365,6 +453,11 @@ def _copy_xattrs(source_fd: int, source_name: str, dest_fd: int, dest_name: str)
     found = attributes.read_all(source_fd, source_name)
     if found:
         attributes.set_all(dest_fd, dest_name, tuple(found))
+
+
+def _below(base: str, hidden: Excluded) -> Excluded:
+    """The predicate for paths relative to `base`; `""` is the base itself."""
+    return lambda path, is_dir: hidden(_join(base, path) if path else base, is_dir)
 
 
 def _join(parent: str, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError
+from arkwright.layer import files
 from arkwright.layer.apply import apply_entries
 from arkwright.layer.codec import decompress
 from arkwright.layer.entry import Entry
@@ -19,7 +20,7 @@ from arkwright.ops.file_copy import Copier
 
 
 def unpack_archive(
-    source: Root, path: str, dest: Root, dest_path: str, owner: tuple[int, int] | None, copier: Copier
+    source: Root, path: str, dest: Root, dest_path: str, owner: tuple[int, int] | None
 ) -> bool:
     """Unpack `path` below `dest_path` when it is a tar archive, compressed or not; else False.
 
@@ -30,16 +31,17 @@ def unpack_archive(
     status = source.lstat(found)
     if status is None or not stat.S_ISREG(status.st_mode) or not _is_archive(source, found):
         return False
-    copier.make_dirs(dest_path)
+    # Without a mode: --chmod is not for archives, nor for where they go.
+    Copier(dest, dest, owner=owner).make_dirs(dest_path)
     below = dest.resolve(dest_path)
-    with os.fdopen(source.open_file(found), "rb") as file, decompress(file, "auto") as tar:
+    with files.fdopen(source.open_file(found), "rb") as file, decompress(file, "auto") as tar:
         with Root(os.path.join(dest.path, below) if below else dest.path) as root:
             apply_entries(_owned(read_tar(tar, raw=True), owner), root)
     return True
 
 
 def _is_archive(source: Root, path: str) -> bool:
-    with os.fdopen(source.open_file(path), "rb") as file:
+    with files.fdopen(source.open_file(path), "rb") as file:
         try:
             with decompress(file, "auto") as tar:
                 return looks_like_tar(tar.read(512))

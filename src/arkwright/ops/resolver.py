@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from arkwright.cache.imports import Imports
 from arkwright.diagnostics.errors import UserError
 from arkwright.graph.definition import Vertex, VertexMetadata
 from arkwright.graph.ops import DiffOp, ExecOp, FileOp, MergeOp, PassthroughOp, SourceOp
@@ -16,7 +17,7 @@ from arkwright.ops.file import FileOperation
 from arkwright.ops.merge_diff import JoinOperation
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.source import ContextOperation, FileSourceOperation, ImageOperation, Pins
-from arkwright.ops.trees import ImageLayers
+from arkwright.ops.trees import ImageLayers, Trees
 from arkwright.snapshot.layers import LayerRecords
 from arkwright.solver.result import Operation
 from arkwright.sources.base import FileSource, ImageSource, Pinned, PinnedImage, Session
@@ -26,7 +27,8 @@ class OpResolver:
     """Operations for one build on one side of the fork.
 
     `means` gives what only the worker has (trees, sandbox); before the fork it must not be asked.
-    `scrub` lists the paths whose changes by steps are dropped. `pins` and `readers` are carried
+    `trees` gives what the operations on files work on, with or without a worker, and `readable(layer)`
+    says whether a recorded layer is of use there. `scrub` lists the paths whose changes by steps are dropped. `pins` and `readers` are carried
     over the fork, so that nothing is pinned or digested twice.
     """
 
@@ -43,8 +45,14 @@ class OpResolver:
         readers: dict[str, ContextReader],
         reader_for: Callable[[str], ContextReader],
         scrub: tuple[str, ...],
+        imports: Imports,
+        trees: Callable[[], Trees],
+        readable: Callable[[str], bool],
     ) -> None:
         self._session = session
+        self._imports = imports
+        self._trees = trees
+        self._readable = readable
         self._images = images
         self._file_sources = file_sources
         self._layers = layers
@@ -64,18 +72,20 @@ class OpResolver:
         if isinstance(op, ExecOp):
             return ExecOperation(digest, vertex, self._reader_of, self._means, self._scrub)
         if isinstance(op, FileOp):
-            return FileOperation(vertex, self._reader_of, lambda: self._means().trees)
+            return FileOperation(vertex, self._reader_of, self._trees)
         if isinstance(op, MergeOp | DiffOp | PassthroughOp):
-            return JoinOperation(op, lambda: self._means().trees)
+            return JoinOperation(op, self._trees)
         raise UserError.of("unsupported-graph", f"the op {op.__struct_config__.tag} cannot be solved yet")
 
     def decode(self, data: bytes) -> LayeredResult | None:
-        """A recorded result whose layers are all still known to the store."""
+        """A recorded result whose layers are all here, or can be had from where they were imported."""
         try:
             result = msgspec.json.decode(data, type=LayeredResult)
         except msgspec.MsgspecError:
             return None
-        return result if all(self._layers.get(layer) is not None for layer in result.layers) else None
+        known = [self._layers.get(layer) for layer in result.layers]
+        usable = all(layer is not None and self._imports.usable(layer) for layer in known)
+        return result if usable and all(map(self._readable, result.layers)) else None
 
     def _source(self, digest: str, vertex: Vertex, op: SourceOp) -> Operation:
         scheme, _, rest = op.identifier.partition("://")
@@ -87,7 +97,7 @@ class OpResolver:
             return ImageOperation(lambda: self._pin_image(digest, op, platform), self._image_layers, digest)
         source = self._file_sources(scheme)
         return FileSourceOperation(
-            source, lambda: self._pin_files(digest, op, source), lambda: self._means().trees.snapshotter
+            source, lambda: self._pin_files(digest, op, source), lambda: self._trees().snapshotter
         )
 
     def _pin_image(self, digest: str, op: SourceOp, platform: Platform) -> PinnedImage:

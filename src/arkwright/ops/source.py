@@ -101,7 +101,7 @@ class FileSourceOperation(_SourceOperation):
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
         active = self._snapshotter().prepare(())
         try:
-            self._source.materialise(self._pin(), active.root)
+            active.fill(lambda directory: self._source.materialise(self._pin(), directory))
         except BaseException:
             active.abort()
             raise

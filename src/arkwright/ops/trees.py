@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from arkwright.cache.imports import IMPORT_GROUP, Imports
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled
 from arkwright.events.stream import EventStream
-from arkwright.events.types import Progress
+from arkwright.events.types import Declared, Failed, Finished, Progress, Started
 from arkwright.graph.ops import CopyAction
 from arkwright.layer.codec import decompress
 from arkwright.layer.rooted import Root
 from arkwright.layer.tar_write import write_tar
 from arkwright.oci.descriptor import Descriptor, layer_codec
-from arkwright.ops.contexts import selection_digest
+from arkwright.oci.digest import sha256
+from arkwright.ops.contexts import selected, selection_digest
 from arkwright.ops.result import LayeredResult
 from arkwright.snapshot.base import Layer, Snapshotter
 from arkwright.snapshot.layers import LayerRecords, chain_id
@@ -32,9 +35,12 @@ class ImageLayers:
     when another image holds the same files compressed differently.
     """
 
-    def __init__(self, records: LayerRecords, images: ImageSource) -> None:
+    def __init__(
+        self, records: LayerRecords, images: ImageSource, imports: Callable[[], Imports] | None = None
+    ) -> None:
         self._records = records
         self._images = images
+        self._imports = imports
         self._origins: dict[str, tuple[PinnedImage, Descriptor, str]] = {}
 
     def declare(self, image: PinnedImage, vertex: str) -> LayeredResult:
@@ -53,10 +59,15 @@ class ImageLayers:
             ids.append(layer_id)
         return LayeredResult(tuple(ids))
 
+    def knows(self, layer_id: str) -> bool:
+        """Whether the layer's blob can be fetched from where an image of this build has it."""
+        return layer_id in self._origins
+
     def fetch(self, layer_id: str, stream: EventStream) -> None:
         """Make the layer's blob present; nothing to do for layers of this store's own making."""
         origin = self._origins.get(layer_id)
         if origin is None:
+            self._fetch_imported(layer_id, stream)
             return
         image, descriptor, vertex = origin
 
@@ -64,6 +75,27 @@ class ImageLayers:
             stream.emit(Progress(vertex=vertex, item=descriptor.digest, done=done, total=total))
 
         self._images.fetch(image, descriptor, report)
+
+    def _fetch_imported(self, layer_id: str, stream: EventStream) -> None:
+        layer = self._records.get(layer_id)
+        if self._imports is None or layer is None or not layer.remote:
+            return
+        blob = next(iter(layer.blobs.values()))
+        vertex = sha256(f"cache import {layer.remote} {layer_id}".encode())
+        name = f"importing layer {layer.diff_id[:19]} from {layer.remote}"
+        stream.emit(Declared(vertex=vertex, name=name, group=IMPORT_GROUP))
+        stream.emit(Started(vertex=vertex))
+
+        def report(done: int, total: int) -> None:
+            stream.emit(Progress(vertex=vertex, item=blob.digest, done=done, total=total))
+
+        try:
+            self._imports().fetch(layer_id, report)
+        except ArkwrightError as error:
+            cancelled = isinstance(error, Cancelled)
+            stream.emit(Failed(vertex=vertex, message=str(error), cancelled=cancelled))
+            raise
+        stream.emit(Finished(vertex=vertex))
 
 
 class Trees:
@@ -93,14 +125,20 @@ class Trees:
                 lock = self._locks[layer_id]
             with lock:
                 layer = self.records.get(layer_id)
-                if layer is None or not layer.unpacked:
+                if layer is None or not self.snapshotter.has(layer):
                     assert layer is not None, f"layer {layer_id} has no record"
                     self._unpack(layers[:number], layer)
 
     def _unpack(self, below: Sequence[str], layer: Layer) -> None:
-        descriptor = layer.blobs[SOURCE_BLOB]
-        if not self._content.has(descriptor.digest):
+        # A difference may stand on layers that are not in the list.
+        self.ensure([one for one in layer.parents if one not in below])
+        blobs = layer.blobs
+        descriptor = blobs.get(SOURCE_BLOB) or next(
+            (blob for blob in blobs.values() if self._content.has(blob.digest)), next(iter(blobs.values()))
+        )
+        if layer.remote or not self._content.has(descriptor.digest):
             self._images.fetch(layer.id, self._stream)
+            layer = self.records.get(layer.id) or layer
         with self._content.open(descriptor.digest) as blob:
             with decompress(blob, layer_codec(descriptor.media_type)) as tar:
                 self.snapshotter.apply(below, layer, tar)
@@ -132,7 +170,7 @@ class Trees:
 
     def selection(self, result: LayeredResult, action: CopyAction) -> str:
         """A digest of what a copy would take from a tree, remembered for the build."""
-        wanted = (result.layers, action.src, action.parents, action.exclude_patterns)
+        wanted = (result.layers, selected(action))
         if wanted not in self._selections:
             with self.view(result) as root_path, Root(root_path) as root:
                 self._selections[wanted] = selection_digest(root, action, ownership=True)

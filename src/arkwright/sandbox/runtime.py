@@ -25,6 +25,7 @@ from arkwright.linux.init import init_died
 from arkwright.linux.worker import Child, Worker
 from arkwright.sandbox.pump import OutputPipes
 from arkwright.sandbox.spec import Bind, Output, StepSpec, StepStatus
+from arkwright.sandbox.status import status_of
 from arkwright.sandbox.step import prepared
 
 RUNTIMES = ("crun", "runc")
@@ -34,7 +35,6 @@ _GLOBAL_FLAGS = {"crun": ("--cgroup-manager=disabled",), "runc": ("--rootless=tr
 _FIX = "install crun or runc with the package manager of this host"
 _KILL_ATTEMPTS = 40
 _KILL_PAUSE_S = 0.05
-_SIGNALS_END = 65
 # What crun and runc say when the command itself cannot be run, as against the container.
 _NOT_EXECUTED = re.compile(r"executable file|open executable|exec container process|exec: \"|exec /")
 _NOT_FOUND = re.compile(r"not found|no such file", re.IGNORECASE)
@@ -201,7 +201,7 @@ class RuntimeSandbox:
                 failure = container.failure() if code else ""
         if failure:
             return StepStatus(status=_refused(failure, runtime), tier=self._tier_of(runtime))
-        return _status(code, self._tier_of(runtime))
+        return status_of(code, self._tier_of(runtime))
 
     def _tier_of(self, runtime: _Runtime) -> str:
         return runtime.name + ("+userns" if self._worker.rootless else "")
@@ -304,12 +304,6 @@ def _refused(failure: str, runtime: _Runtime) -> int:
         hint=_FIX,
         details={"probe": {"runtime": runtime.path, "said": failure}, "fix": _FIX},
     )
-
-
-def _status(code: int, tier: str) -> StepStatus:
-    if code < 0:
-        return StepStatus(status=128 - code, signal=-code, tier=tier)
-    return StepStatus(status=code, signal=code - 128 if 128 < code < 128 + _SIGNALS_END else None, tier=tier)
 
 
 def _host_programs(root_path: str) -> Iterator[Bind]:

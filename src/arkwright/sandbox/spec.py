@@ -31,6 +31,7 @@ class Tmpfs(msgspec.Struct, frozen=True, kw_only=True):
     dest: str
     size: int = 0
     mode: int = 0o1777
+    readonly: bool = False
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True):

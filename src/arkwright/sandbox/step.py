@@ -33,13 +33,23 @@ _MakeMount = Callable[[str], BundleMount]
 def prepared(spec: StepSpec, root_path: str, worker: Worker, step_path: str) -> Iterator[str]:
     """Write the step's bundle below `step_path` and yield its directory; undo everything after.
 
+    Raises what `planned` raises.
+    """
+    with planned(spec, root_path, worker, step_path) as document:
+        yield _written(step_path, document)
+
+
+@contextlib.contextmanager
+def planned(spec: StepSpec, root_path: str, worker: Worker, step_path: str) -> Iterator[dict[str, Any]]:
+    """The `config.json` of the step, whose files are below `step_path`; undo everything after.
+
     Raises `UserError` (`unknown-user`, `unknown-group`, `no-such-directory`, `bad-mount-target`,
     `bad-mount-source`, `unknown-ulimit`) and `HostUnsupported` (`unmapped-id`).
     """
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(Root(root_path))
         user = resolve_user(root, spec.user)
-        _require_mapped(worker, user)
+        require_mapped(worker, user)
         points = stack.enter_context(MountPoints(root))
         mounted = _system_mounts(spec, worker, points)
         mounted += _name_service_mounts(spec, step_path, points)
@@ -55,9 +65,9 @@ def prepared(spec: StepSpec, root_path: str, worker: Worker, step_path: str) -> 
             readonly_root=spec.readonly_root,
             terminal=spec.terminal,
             mounts=mounted,
-            confinement=_confinement(spec),
+            confinement=confinement(spec),
         )
-        yield _written(step_path, document)
+        yield document
 
 
 def _written(step_path: str, document: dict[str, Any]) -> str:
@@ -72,7 +82,8 @@ def own_network(spec: StepSpec) -> bool:
     return spec.network == "none"
 
 
-def _confinement(spec: StepSpec) -> Confinement:
+def confinement(spec: StepSpec) -> Confinement:
+    """The limits of a step. Raises `UserError` (`unknown-ulimit`)."""
     insecure = spec.security == "insecure"
     caps = limits.capabilities(every=insecure)
     return Confinement(
@@ -84,7 +95,8 @@ def _confinement(spec: StepSpec) -> Confinement:
     )
 
 
-def _require_mapped(worker: Worker, user: User) -> None:
+def require_mapped(worker: Worker, user: User) -> None:
+    """Raise `HostUnsupported` (`unmapped-id`) for a user that has no id here."""
     if not worker.maps_uid(user.uid):
         raise unmapped_id("user", user.uid, worker.maps.reason)
     for gid in (user.gid, *user.groups):
@@ -173,18 +185,21 @@ def _planned(
             os.mkdir(path, 0o700)
             mounts.tmpfs(path, mount.size, mount.mode)
             stack.callback(mounts.unmount, path)
-            return Target(mount.dest, True, path), lambda dest: bundle.bind_mount(path, dest, readonly=False)
+            readonly = mount.readonly
+            return Target(mount.dest, True, path), lambda dest: bundle.bind_mount(
+                path, dest, readonly=readonly
+            )
         case Bind():
             source, readonly = os.path.realpath(mount.source), mount.readonly
             is_dir = _is_directory(source)
             target = Target(mount.dest, is_dir, source if is_dir else None)
             return target, lambda dest: bundle.bind_mount(source, dest, readonly=readonly)
         case Secret():
-            _require_mapped(worker, User(mount.uid, mount.gid))
+            require_mapped(worker, User(mount.uid, mount.gid))
             _write(path, mount.data, mount.mode, mount.uid, mount.gid)
             return Target(mount.dest, False), lambda dest: bundle.bind_mount(path, dest, readonly=True)
         case SshSocket():
-            _require_mapped(worker, User(mount.uid, mount.gid))
+            require_mapped(worker, User(mount.uid, mount.gid))
             forward = AgentForward(mount.source, path, mode=mount.mode, uid=mount.uid, gid=mount.gid)
             stack.callback(forward.close)
             return Target(mount.dest, False), lambda dest: bundle.bind_mount(path, dest, readonly=True)

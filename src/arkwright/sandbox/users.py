@@ -6,12 +6,12 @@ Sources: passwd(5), group(5); the rules for what is written in a Dockerfile are 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
+from arkwright.layer import files
 from arkwright.layer.rooted import Root
 
 _READ_LIMIT = 16 << 20  # bytes of one file
@@ -86,7 +86,7 @@ def _find_user(passwd: list[_Passwd], wanted: str) -> _Passwd:
             return entry
     if number is not None:
         return _Passwd("", number, 0, "/")
-    raise _unknown("user", wanted, "/etc/passwd", (entry.name for entry in passwd))
+    raise _unknown("unknown-user", wanted, "/etc/passwd", (entry.name for entry in passwd))
 
 
 def _find_group(groups: list[_Group], wanted: str) -> int:
@@ -96,19 +96,20 @@ def _find_group(groups: list[_Group], wanted: str) -> int:
     number = _number(wanted)
     if number is not None:
         return number
-    raise _unknown("group", wanted, "/etc/group", (entry.name for entry in groups))
+    raise _unknown("unknown-group", wanted, "/etc/group", (entry.name for entry in groups))
 
 
 def _home_of(passwd: list[_Passwd], uid: int) -> str:
     return next((entry.home for entry in passwd if entry.uid == uid and entry.home), "/")
 
 
-def _unknown(kind: str, wanted: str, path: str, names: Iterable[str]) -> UserError:
+def _unknown(code: str, wanted: str, path: str, names: Iterable[str]) -> UserError:
     import difflib
 
     close = difflib.get_close_matches(wanted, list(names), n=1)
     hint = f"did you mean {close[0]!r}?" if close else "create it in an earlier step, or use a number"
-    found = UserError.of(f"unknown-{kind}", f"{kind} {wanted!r} is not in the image's {path}", hint=hint)
+    kind = code.removeprefix("unknown-")
+    found = UserError.of(code, f"{kind} {wanted!r} is not in the image's {path}", hint=hint)
     assert isinstance(found, UserError)
     return found
 
@@ -145,5 +146,5 @@ def _lines(root: Root, path: str) -> list[str]:
         descriptor = root.open_file(root.resolve(path))
     except OSError:
         return []
-    with os.fdopen(descriptor, "rb") as source:
+    with files.fdopen(descriptor, "rb") as source:
         return source.read(_READ_LIMIT).decode("utf-8", "surrogateescape").splitlines()

@@ -9,7 +9,7 @@ with it. `tests/snapshot/snapshot_suite.py` is the suite that every implementati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Literal, Protocol
 
@@ -25,16 +25,18 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `parents` are the ids that it was made on, lowest first. `diff_id` is empty until the layer
     was first written as a tar. `blobs` maps a compression profile's name to the blob that holds
     the layer under this profile; a base layer has the entry `source`. `unpacked` is false for a
-    layer that is known only as a blob.
+    layer that is known only as a blob. `remote` names the remote cache that says so of an imported
+    layer whose blob was not fetched and looked at yet.
     """
 
     id: str
     parents: tuple[str, ...] = ()
-    origin: Literal["executed", "applied"] = "executed"
+    origin: Literal["executed", "applied", "imported"] = "executed"
     ownership: Literal["native", "records"] = "native"
     unpacked: bool = True
     diff_id: str = ""
     blobs: dict[str, Descriptor] = {}
+    remote: str = ""
     created_at: int = 0
 
 
@@ -44,6 +46,10 @@ class Active(Protocol):
     @property
     def root(self) -> str:
         """Absolute path of the tree's root directory, valid in the worker and its steps."""
+        ...
+
+    def fill(self, write: Callable[[str], None]) -> None:
+        """Let `write(directory)` put files into a tree on nothing; they come to belong to 0:0."""
         ...
 
     def commit(self, *, scrub: Sequence[str] = ()) -> Layer:
@@ -64,6 +70,10 @@ class Snapshotter(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def has(self, layer: Layer) -> bool:
+        """Whether the layer can be used as it is; else it must be applied first."""
+        ...
 
     def prepare(self, layers: Sequence[str]) -> Active:
         """A writable tree on top of `layers` (unpacked ones only)."""

@@ -44,6 +44,10 @@ class CopySnapshotter:
         self._publisher = Publisher(store, sync)
         self._views = SharedTrees(self._build_view)
 
+    def has(self, layer: Layer) -> bool:
+        """Whether the layer's directory is there."""
+        return layer.unpacked
+
     def prepare(self, layers: Sequence[str]) -> CopyActive:
         """A copy of the tree of `layers`."""
         claim = self._build(tuple(layers), link=False)
@@ -107,6 +111,10 @@ class CopyActive:
     def root(self) -> str:
         return self._claim.path + "/tree"
 
+    def fill(self, write: Callable[[str], None]) -> None:
+        """Let `write` put files into the tree."""
+        write(self.root)
+
     def commit(self, *, scrub: Sequence[str] = ()) -> Layer:
         """Make what differs from the parents a layer."""
         try:
@@ -127,7 +135,7 @@ class CopyActive:
 
     def unpack(self, layer: Layer, tar: BinaryIO) -> Layer:
         """Unpack a tar into the tree and commit it as `layer`; ends the active tree in any case."""
-        layer = msgspec.structs.replace(layer, parents=self._parents, origin="applied")
+        layer = msgspec.structs.replace(layer, parents=self._parents, origin="applied", ownership="native")
         try:
             with space_needed(self.root, f"layer {layer.id}"):
                 whiteouts = unpack(tar, self.root, on_nothing=not self._parents)

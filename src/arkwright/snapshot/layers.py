@@ -40,6 +40,14 @@ class LayerRecords:
         """Write a record, over what was there."""
         self._metadata.put(BUCKET, layer.id, msgspec.json.encode(layer))
 
+    def put_new(self, layers: Sequence[Layer]) -> None:
+        """Write the records of imported layers, except over those that were fetched meanwhile."""
+        with self._metadata.transaction():
+            for layer in layers:
+                known = self.get(layer.id)
+                if known is None or known.remote:
+                    self.put(layer)
+
     def update(self, layer_id: str, **changes: Any) -> Layer:
         """Change some fields of a record, atomically. Raises `KeyError` when there is none."""
         with self._metadata.transaction():

@@ -44,6 +44,10 @@ class OverlaySnapshotter:
         self._publisher = Publisher(store, sync or (lambda: syncfs(store.root_path)))
         self._views = SharedTrees(self._mount_view)
 
+    def has(self, layer: Layer) -> bool:
+        """Whether the layer's directory is there."""
+        return layer.unpacked
+
     def prepare(self, layers: Sequence[str]) -> OverlayActive:
         """A writable mount on top of `layers`; on nothing, just a directory."""
         return self._prepare(tuple(layers))
@@ -155,6 +159,10 @@ class OverlayActive:
     def root(self) -> str:
         return self._claim.path + "/merged" if self._parents else self._fs_path
 
+    def fill(self, write: Callable[[str], None]) -> None:
+        """Let `write` put files into the tree."""
+        write(self.root)
+
     def commit(self, *, scrub: Sequence[str] = ()) -> Layer:
         """Make the upper directory a layer, and unmount."""
         try:
@@ -182,7 +190,9 @@ class OverlayActive:
                 self._unmount()
             if self._parents:
                 whiteouts = self._make_canonical(())
-            layer = msgspec.structs.replace(layer, parents=self._parents, origin="applied")
+            layer = msgspec.structs.replace(
+                layer, parents=self._parents, origin="applied", ownership="native"
+            )
             return self._publisher.publish(self._fs_path, layer, whiteouts)
         finally:
             discard(self._store, self._claim)

@@ -12,23 +12,35 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import msgspec
 
 from arkwright.diagnostics.errors import Cancelled
 from arkwright.store.leases import open_lock_file, try_lock
 
 _POLL_S = 0.03
+# A claim is locked a moment before its holder has written its name.
+_PATIENCE = 3
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who has a claim: the id of the build, and the process that the user started for it. Empty and
+    0 when it did not say in time."""
+
+    build: str = ""
+    pid: int = 0
 
 
 class Claims:
-    """The claims of a store, in the directory `path`."""
+    """The claims of a store, in the directory `path`, taken for a build of the calling process."""
 
     def __init__(self, path: str, build: str) -> None:
         self._path = path
-        self._build = build
+        self._name = f"{build} {os.getpid()}".encode()
 
     @contextmanager
-    def hold(self, key: str, cancelled: threading.Event, waiting: Callable[[str], None]) -> Iterator[None]:
+    def hold(self, key: str, cancelled: threading.Event, waiting: Callable[[Holder], None]) -> Iterator[None]:
         """Hold the claim of a key for the body; `waiting` is told once who has it.
 
         Raises `Cancelled` when `cancelled` is set before the claim is free.
@@ -36,23 +48,29 @@ class Claims:
         path = os.path.join(self._path, key.partition(":")[2])
         claim_fd = self._take(path, cancelled, waiting)
         try:
-            os.ftruncate(claim_fd, 0)
-            os.pwrite(claim_fd, self._build.encode(), 0)
+            # A full disk must not fail a build for want of a name.
+            with suppress(OSError):
+                os.ftruncate(claim_fd, 0)
+                os.pwrite(claim_fd, self._name, 0)
             yield
         finally:
             # Unlinked while locked: who waits sees that its file is gone, and opens the new one.
-            os.unlink(path)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
             os.close(claim_fd)
 
-    def _take(self, path: str, cancelled: threading.Event, waiting: Callable[[str], None]) -> int:
-        told = False
+    def _take(self, path: str, cancelled: threading.Event, waiting: Callable[[Holder], None]) -> int:
+        tries = 0
         while True:
             claim_fd = open_lock_file(path)
             try:
                 while not try_lock(claim_fd, fcntl.LOCK_EX):
-                    if not told:
-                        told = True
-                        waiting(os.pread(claim_fd, 128, 0).decode(errors="replace"))
+                    holder = _holder(claim_fd)
+                    if tries >= 0 and (holder.build or tries == _PATIENCE):
+                        tries = -1
+                        waiting(holder)
+                    elif tries >= 0:
+                        tries += 1
                     if cancelled.wait(_POLL_S):
                         raise Cancelled.of("cancelled", "the build was cancelled")
                 if _is_at(claim_fd, path):
@@ -61,6 +79,11 @@ class Claims:
                 os.close(claim_fd)
                 raise
             os.close(claim_fd)
+
+
+def _holder(claim_fd: int) -> Holder:
+    build, _, pid = os.pread(claim_fd, 128, 0).decode(errors="replace").partition(" ")
+    return Holder(build, int(pid)) if pid.isdigit() else Holder()
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -7,7 +7,7 @@ trees or registries stand behind them is the business of `ops`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -71,3 +71,32 @@ class Resolver(Protocol):
     def decode(self, data: bytes) -> Result | None:
         """The recorded result, None when its content is no longer in the store."""
         ...
+
+
+class Found(Protocol):
+    """A record that another machine made."""
+
+    @property
+    def results(self) -> tuple[bytes, ...]:
+        """Encoded results, whose content is known to the store from now on."""
+        ...
+
+    @property
+    def created_at(self) -> int:
+        """Nanoseconds since the epoch."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """The name of the remote."""
+        ...
+
+
+class Remotes(Protocol):
+    """Caches beside that of the store. `find` may wait for a network."""
+
+    def ask(self, keys: Iterable[str]) -> None:
+        """Begin to look for records that may be wanted."""
+        ...
+
+    def find(self, key: str) -> Found | None: ...

@@ -11,20 +11,23 @@ out there is known only after it ran.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from arkwright.cache.records import Record, Records
-from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Label
+from arkwright.diagnostics.errors import Cancelled
 from arkwright.events.stream import EventStream
-from arkwright.events.types import CacheHit, Declared, Failed, Finished, Started, Waiting
+from arkwright.events.types import CacheHit, Declared, Started, Waiting
 from arkwright.graph.definition import Definition, Edge, Vertex, VertexMetadata
 from arkwright.graph.inspect import describe_vertex
-from arkwright.solver.dedupe import Claims
-from arkwright.solver.result import Key, Operation, Resolver, Result
+from arkwright.solver.dedupe import Claims, Holder
+from arkwright.solver.result import Remotes, Resolver, Result
 from arkwright.solver.scheduler import Scheduler
+from arkwright.solver.state import State, key_of, placed
+from arkwright.solver.walk import Walk
 
 _SIBLINGS = 8
 
@@ -36,21 +39,13 @@ class Totals(msgspec.Struct):
     cached: int = 0
 
 
-class _State:
-    """What is known of one vertex during a solve."""
+class Miss(msgspec.Struct, frozen=True):
+    """A vertex that a solve will have to work on. `certain`: it will run, whatever its inputs turn
+    out to be; otherwise it may still be found by the content of its inputs."""
 
-    def __init__(self, digest: str, vertex: Vertex, metadata: VertexMetadata, operation: Operation) -> None:
-        self.digest = digest
-        self.vertex = vertex
-        self.metadata = metadata
-        self.operation = operation
-        self.key: Key | None = None
-        self.trusted = False
-        self.results: Sequence[Result] | None = None
-        self.users: list[_State] = []
-        self.waiting_for = 0
-        self.visited = False
-        self.told = False
+    vertex: Vertex
+    metadata: VertexMetadata
+    certain: bool
 
 
 class Solver:
@@ -71,93 +66,165 @@ class Solver:
         self._resolver = resolver
         self._claims = claims
         self._records = records
-        self._stream = stream
+        self.stream = stream
         self._build = build
-        self._states: dict[str, _State] = {}
+        self.states: dict[str, State] = {}
+        # Other caches are asked, and told of what was made, only after the fork.
+        self.remotes: Remotes | None = None
+        self.on_record: Callable[[str, Record], None] = lambda vertex, record: None
         self._declared: set[str] = set()
         self.totals = Totals()
+        self._counting = threading.Lock()
 
     def rebind(self, resolver: Resolver, records: Records, stream: EventStream) -> None:
         """Go on with other means: after a fork, operations are made anew; keys and hits stay."""
-        self._resolver, self._records, self._stream = resolver, records, stream
-        for state in self._states.values():
+        self._resolver, self._records, self.stream = resolver, records, stream
+        for state in self.states.values():
             state.operation = resolver.operation(state.digest, state.vertex, state.metadata)
+
+    def restart(self) -> None:
+        """Forget results, not keys: what a remote cache had promised cannot be had."""
+        for state in self.states.values():
+            state.forget()
+
+    def known(self) -> Iterator[tuple[State, Record]]:
+        """The records of all vertices that were looked at, or stand below one that was found."""
+        for state in self.states.values():
+            if state.trusted or state.results is not None:
+                record = self._records.find(key_of(state).digest)
+                if record is not None:
+                    yield state, record
 
     def cached(self, definition: Definition) -> Result | None:
         """The target's result when it needs no work at all; single-threaded, runs nothing."""
         if definition.target is None:
             return None
         self._declare(definition, definition.target)
-        state = self._load(definition, definition.target.vertex)
-        self._look_up(state)
+        state = self.load(definition, definition.target.vertex)
+        self.look_up(state)
         return None if state.results is None else state.results[definition.target.index]
 
-    def solve(self, definitions: Sequence[Definition], scheduler: Scheduler) -> list[Result | None]:
+    def misses(self, definitions: Sequence[Definition], wanted: Callable[[Vertex], bool]) -> Iterator[Miss]:
+        """The wanted vertices that a solve of all definitions would work on; runs nothing."""
+        seen: set[str] = set()
+        for definition in definitions:
+            if definition.target is None:
+                continue
+            self._declare(definition, definition.target)
+            pending = [definition.target.vertex]
+            while pending:
+                digest = pending.pop()
+                if digest in seen:
+                    continue
+                seen.add(digest)
+                state = self.load(definition, digest)
+                self.look_up(state)
+                if state.results is not None:
+                    continue
+                pending.extend(edge.vertex for edge in state.vertex.inputs)
+                if wanted(state.vertex):
+                    yield Miss(state.vertex, state.metadata, self._runs_anyway(state))
+
+    def _runs_anyway(self, state: State) -> bool:
+        return state.metadata.ignore_cache or not self._records.siblings(
+            state.operation.operation_key(), limit=1
+        )
+
+    def solve(
+        self, definitions: Sequence[Definition], scheduler: Scheduler, *, keep_going: bool = False
+    ) -> list[Result | None]:
         """Solve the targets of all definitions together; None for a definition without target.
 
         Raises the first failure's error, with the span of its vertex, after every running
-        sibling has stopped; `Cancelled` when the caller cancelled.
+        sibling has stopped; `Cancelled` when the caller cancelled. With `keep_going` a failure
+        stops only what needs its vertex, and all failures are raised together (see
+        `diagnostics.errors.joined`).
         """
-        for definition in definitions:
-            if definition.target is not None:
-                self._declare(definition, definition.target)
-        run = _Run(self, scheduler)
-        for definition in definitions:
-            if definition.target is not None:
-                run.demand(self._load(definition, definition.target.vertex), definition)
-        run.finish()
+        wanted = [(one, one.target) for one in definitions if one.target is not None]
+        for definition, target in wanted:
+            self._declare(definition, target)
+        # All keys first: what is wrong with one of them is told before anything runs.
+        states = [self.load(definition, target.vertex) for definition, target in wanted]
+        walk = Walk(self, scheduler, keep_going=keep_going)
+        for state, (definition, _) in zip(states, wanted, strict=True):
+            walk.demand(state, definition)
+        walk.finish()
         return [self._result(definition.target) for definition in definitions]
 
     def _result(self, target: Edge | None) -> Result | None:
         if target is None:
             return None
-        results = self._states[target.vertex].results
+        results = self.states[target.vertex].results
         assert results is not None
         return results[target.index]
 
-    def _load(self, definition: Definition, digest: str) -> _State:
+    def load(self, definition: Definition, digest: str) -> State:
         """The vertex' state, with its key and those of everything below it."""
-        if digest not in self._states:
+        if digest not in self.states:
             for below in msgspec.structs.replace(definition, target=Edge(digest)).walk():
-                if below not in self._states:
-                    self._states[below] = self._keyed(definition, below)
-        return self._states[digest]
+                if below not in self.states:
+                    self.states[below] = self._keyed(definition, below)
+        return self.states[digest]
 
-    def _keyed(self, definition: Definition, digest: str) -> _State:
+    def _keyed(self, definition: Definition, digest: str) -> State:
         vertex, metadata = definition.vertices[digest], definition.describe(digest)
-        state = _State(digest, vertex, metadata, self._resolver.operation(digest, vertex, metadata))
-        inputs = [(self._states[edge.vertex], edge.index) for edge in vertex.inputs]
-        with _placed(state):
+        state = State(digest, vertex, metadata, self._resolver.operation(digest, vertex, metadata))
+        inputs = [(self.states[edge.vertex], edge.index) for edge in vertex.inputs]
+        with placed(state):
             state.key = state.operation.definition_key(
-                [f"{_key(given).digest}#{index}" for given, index in inputs]
+                [f"{key_of(given).digest}#{index}" for given, index in inputs]
             )
         state.trusted = not metadata.ignore_cache and all(given.trusted for given, _ in inputs)
         return state
 
-    def _look_up(self, state: _State) -> None:
+    def look_up(self, state: State) -> None:
         """Fill in results from lazy sources or from a record under the definition key."""
         if state.results is not None:
             return
         state.results = state.operation.immediate()
         if state.results is None and state.trusted:
-            record = self._records.find(_key(state).digest)
+            record = self._records.find(key_of(state).digest)
             if record is not None and self._adopt(state, record):
                 self._hit(state, record, "definition")
                 self._imply(state)
+            elif self.remotes is not None and not state.asked:
+                self._look_up_remotely(state, self.remotes)
 
-    def _imply(self, state: _State) -> None:
+    def _look_up_remotely(self, state: State, remotes: Remotes) -> None:
+        """Ask other caches; the first miss begins the search for all keys that may be wanted next."""
+        state.asked = True
+        found = remotes.find(key_of(state).digest)
+        if found is None:
+            remotes.ask(
+                key_of(other).digest
+                for other in self.states.values()
+                if other.trusted and other.results is None and other.operation.immediate() is None
+                and self._records.find(key_of(other).digest) is None
+            )  # fmt: skip
+            return
+        key = key_of(state)
+        record = Record(
+            key=key.digest, operation=state.operation.operation_key(), vertex=state.digest,
+            results=found.results, created_at=found.created_at, fields=key.fields,
+        )  # fmt: skip
+        if self._adopt(state, record):
+            self._records.save(record)
+            self._hit(state, record, "definition", found.origin)
+            self._imply(state)
+
+    def _imply(self, state: State) -> None:
         """Say of what stands below a hit that it is cached too, though nobody will ask for it."""
         for edge in state.vertex.inputs:
-            below = self._states[edge.vertex]
-            if below.told or below.results is not None:
+            below = self.states[edge.vertex]
+            if below.implied or below.results is not None:
                 continue
-            below.told = True
-            record = self._records.find(_key(below).digest)
+            below.implied = True
+            record = self._records.find(key_of(below).digest)
             if record is not None:
                 self._hit(below, record, "definition")
             self._imply(below)
 
-    def _adopt(self, state: _State, record: Record) -> bool:
+    def _adopt(self, state: State, record: Record) -> bool:
         results = [self._resolver.decode(data) for data in record.results]
         present = [result for result in results if result is not None]
         if not results or len(present) != len(results):
@@ -165,11 +232,19 @@ class Solver:
         state.results = present
         return True
 
-    def _hit(self, state: _State, record: Record, by: str) -> None:
+    def _hit(self, state: State, record: Record, by: str, origin: str = "local") -> None:
+        if state.told:
+            return
         state.told = True
-        self.totals.cached += 1
+        with self._counting:
+            self.totals.cached += 1
         kind = "content" if by == "content" else "definition"
-        self._stream.emit(CacheHit(vertex=state.digest, recorded_at=record.created_at, by=kind))  # type: ignore[arg-type]
+        self.stream.emit(
+            CacheHit(
+                vertex=state.digest, recorded_at=record.created_at, by=kind, key=key_of(state).digest,  # type: ignore[arg-type]
+                origin=origin,
+            )
+        )  # fmt: skip
 
     def _declare(self, definition: Definition, target: Edge) -> None:
         for digest in msgspec.structs.replace(definition, target=target).walk():
@@ -177,7 +252,7 @@ class Solver:
                 continue
             self._declared.add(digest)
             vertex, metadata = definition.vertices[digest], definition.describe(digest)
-            self._stream.emit(
+            self.stream.emit(
                 Declared(
                     vertex=digest,
                     name=metadata.name or describe_vertex(vertex),
@@ -186,39 +261,48 @@ class Solver:
                 )
             )
 
-    def _work(self, state: _State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
+    def work(self, state: State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
         """On a thread: find an equal sibling, else run and record."""
         if scheduler.cancelled.is_set():
             raise Cancelled.of("cancelled", "the build was cancelled")
         if state.metadata.ignore_cache:
             self._run(state, inputs, scheduler)
-        elif not self._adopt_sibling(state, inputs):
+            return
+        with scheduler.other_room():
+            found = self._adopt_sibling(state, inputs)
+        if not found:
             self._run_once(state, inputs, scheduler)
 
-    def _run_once(self, state: _State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
+    def _run_once(self, state: State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
         """Run, unless another process is at it: then wait, and take what it recorded."""
         if self._claims is None or not state.trusted:
             self._run(state, inputs, scheduler)
             return
 
-        def waiting(holder: str) -> None:
-            self._stream.emit(Waiting(vertex=state.digest, holder=holder))
+        def waiting(holder: Holder) -> None:
+            self.stream.emit(Waiting(vertex=state.digest, holder=holder.build, pid=holder.pid))
 
-        with self._claims.hold(_key(state).digest, scheduler.cancelled, waiting):
-            record = self._records.find(_key(state).digest)
+        with self._claims.hold(key_of(state).digest, scheduler.cancelled, waiting):
+            record = self._records.find(key_of(state).digest)
             if record is not None and self._adopt(state, record):
                 self._hit(state, record, "definition")
             else:
                 self._run(state, inputs, scheduler)
 
-    def _run(self, state: _State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
-        self._stream.emit(Started(vertex=state.digest))
-        state.results = state.operation.run(inputs, scheduler.cancelled)
-        self.totals.run += 1
-        if state.operation.still_valid():
-            self._record(state, inputs)
+    def _run(self, state: State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
+        # Room is asked for with the claim in hand: who has room never waits for a claim.
+        room = scheduler.step_room(state.metadata.group) if state.operation.slot else scheduler.other_room()
+        with room:
+            # Only an operation that runs a command has one.
+            tier = str(getattr(state.operation, "tier", ""))
+            self.stream.emit(Started(vertex=state.digest, key=key_of(state).digest, tier=tier))
+            state.results = state.operation.run(inputs, scheduler.cancelled)
+            with self._counting:
+                self.totals.run += 1
+            if state.operation.still_valid():
+                self._record(state, inputs)
 
-    def _adopt_sibling(self, state: _State, inputs: Sequence[Result]) -> bool:
+    def _adopt_sibling(self, state: State, inputs: Sequence[Result]) -> bool:
         for record in self._records.siblings(state.operation.operation_key(), limit=_SIBLINGS):
             if self._equal_inputs(state, inputs, record) and self._adopt(state, record):
                 self._record(state, inputs)
@@ -226,7 +310,7 @@ class Solver:
                 return True
         return False
 
-    def _equal_inputs(self, state: _State, inputs: Sequence[Result], record: Record) -> bool:
+    def _equal_inputs(self, state: State, inputs: Sequence[Result], record: Record) -> bool:
         if len(record.inputs) != len(inputs):
             return False
         for number, (have, data) in enumerate(zip(inputs, record.inputs, strict=True)):
@@ -237,120 +321,18 @@ class Solver:
                 return False
         return True
 
-    def _record(self, state: _State, inputs: Sequence[Result]) -> None:
-        key = _key(state)
+    def _record(self, state: State, inputs: Sequence[Result]) -> None:
+        key = key_of(state)
         assert state.results is not None
-        self._records.save(
-            Record(
-                key=key.digest,
-                operation=state.operation.operation_key(),
-                vertex=state.digest,
-                inputs=tuple(result.encode() for result in inputs),
-                results=tuple(result.encode() for result in state.results),
-                created_at=time.time_ns(),
-                build=self._build,
-                fields=key.fields,
-            )
+        record = Record(
+            key=key.digest,
+            operation=state.operation.operation_key(),
+            vertex=state.digest,
+            inputs=tuple(result.encode() for result in inputs),
+            results=tuple(result.encode() for result in state.results),
+            created_at=time.time_ns(),
+            build=self._build,
+            fields=key.fields,
         )
-
-
-class _Run:
-    """One solve in progress: the coordinator's side, all in the calling thread."""
-
-    def __init__(self, solver: Solver, scheduler: Scheduler) -> None:
-        self._solver = solver
-        self._scheduler = scheduler
-        self._active = 0
-        self._failure: ArkwrightError | BaseException | None = None
-
-    def demand(self, state: _State, definition: Definition) -> None:
-        """Find the vertex' result, or set everything in motion that it takes (no recursion)."""
-        pending = [state]
-        while pending:
-            current = pending.pop()
-            if current.visited:
-                continue
-            current.visited = True
-            self._solver._look_up(current)
-            if current.results is not None:
-                continue
-            inputs = {edge.vertex for edge in current.vertex.inputs}
-            needed = [self._solver._load(definition, digest) for digest in sorted(inputs)]
-            for given in needed:
-                if not given.visited:
-                    self._solver._look_up(given)
-                if given.results is None:
-                    given.users.append(current)
-                    current.waiting_for += 1
-            pending.extend(needed)
-            if current.waiting_for == 0:
-                self._start(current)
-
-    def finish(self) -> None:
-        """Wait for everything in motion; raise the first failure."""
-        while self._active:
-            self._scheduler.wait()
-        if self._failure is not None:
-            raise self._failure
-        if self._scheduler.cancelled.is_set():
-            raise Cancelled.of("cancelled", "the build was cancelled")
-
-    def _start(self, state: _State) -> None:
-        inputs = self._solver._states
-        given = [_results(inputs[edge.vertex])[edge.index] for edge in state.vertex.inputs]
-        self._active += 1
-        self._scheduler.submit(state.operation.slot, lambda: self._task(state, given))
-
-    def _task(self, state: _State, inputs: Sequence[Result]) -> Callable[[], None]:
-        try:
-            with _placed(state):
-                self._solver._work(state, inputs, self._scheduler)
-        except BaseException as error:  # handed to the coordinator, which raises it
-            failure = error
-            return lambda: self._failed(state, failure)
-        return lambda: self._finished(state)
-
-    def _finished(self, state: _State) -> None:
-        self._active -= 1
-        self._solver._stream.emit(Finished(vertex=state.digest))
-        for user in state.users:
-            user.waiting_for -= 1
-            if user.waiting_for == 0 and self._failure is None and not self._scheduler.cancelled.is_set():
-                self._start(user)
-
-    def _failed(self, state: _State, error: BaseException) -> None:
-        self._active -= 1
-        cancelled = isinstance(error, Cancelled)
-        self._solver._stream.emit(Failed(vertex=state.digest, message=str(error), cancelled=cancelled))
-        if self._failure is None or (isinstance(self._failure, Cancelled) and not cancelled):
-            self._failure = error
-        self._scheduler.cancelled.set()
-
-
-class _placed:  # noqa: N801 - reads as a verb: with _placed(state)
-    """Gives errors without a place the span of the vertex that they come from."""
-
-    def __init__(self, state: _State) -> None:
-        self._state = state
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        spans = self._state.metadata.spans
-        if (
-            spans
-            and isinstance(error, ArkwrightError)
-            and any(not found.labels for found in error.diagnostics)
-        ):
-            raise error.with_label(Label(spans[0])) from error
-
-
-def _key(state: _State) -> Key:
-    assert state.key is not None
-    return state.key
-
-
-def _results(state: _State) -> Sequence[Result]:
-    assert state.results is not None
-    return state.results
+        self._records.save(record)
+        self.on_record(state.digest, record)

@@ -9,7 +9,7 @@ Attributes by scheme (values are text; lists are JSON arrays):
 - `docker-image`: `resolve-mode` (`default`, `pull`, `never`)
 - `local`: `exclude` (list of `.dockerignore` lines), `paths` (list of the only paths needed)
 - `http`, `https`: `checksum`, `filename`, `mode` (octal), `uid`, `gid`
-- `git`: `ref`, `subdir`, `keep-git-dir`, `checksum`, `submodules`
+- `git`: `ref`, `subdir`, `keep-git-dir`, `checksum`, `submodules`, `mtime`, `fetch-by-commit`
 - `oci-layout`: none
 """
 
@@ -69,12 +69,22 @@ class FileSource(Protocol):
         """Write the content below `directory` (an empty directory, root of the tree)."""
         ...
 
+    def time(self, pinned: Pinned) -> int | None:
+        """When the content was made, in seconds since 1970; None if the source does not say."""
+        ...
+
 
 class HostTree(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory of the host, with the `.dockerignore` lines that apply to it."""
+    """A directory of the host, with the `.dockerignore` lines that apply to it.
+
+    `own` says that the build made the directory (an unpacked archive, a checkout). In any other,
+    which is the user's, nothing is changed, not even for a moment: open it with `Root`'s `widen`
+    set to `own`.
+    """
 
     root: str
     exclude: tuple[str, ...] = ()
+    own: bool = False
 
 
 class Progress(Protocol):

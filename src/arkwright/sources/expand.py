@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from arkwright.diagnostics.errors import UserError
+from arkwright.layer import files
 from arkwright.layer.rooted import DirStack, Root
 from arkwright.sources.patterns import BadPattern, has_wildcard, match_component, match_path
 
@@ -39,7 +40,7 @@ def expand(
         if plain == len(parts):
             found = [] if root.lstat(clean) is None else [clean]
         else:
-            found = list(_search(root, parts[:plain], parts[plain:], globstar))
+            found = list(_search(root, parts[:plain], parts[plain:], globstar, matcher))
     except BadPattern as error:
         raise UserError.of("invalid-wildcard", f"{pattern!r} is not a pattern: {error}") from error
     except OSError as error:
@@ -57,7 +58,11 @@ def shown(root: Root, path: str, matcher: Visibility) -> bool:
     status = root.lstat(real)
     if status is None or not stat.S_ISDIR(status.st_mode) or matcher.may_prune(real):
         return False
-    below = _walk(root.open_dir(real, follow=False), lambda inner: not matcher.may_prune(f"{real}/{inner}"))
+    below = _walk(
+        root.open_dir(real, follow=False),
+        lambda inner: not matcher.may_prune(f"{real}/{inner}"),
+        widen=root.widen,
+    )
     return any(not matcher.excluded(f"{real}/{inner}", is_dir) for inner, is_dir in below)
 
 
@@ -65,11 +70,14 @@ class _Descend(Protocol):
     def __call__(self, path: str, /) -> bool: ...
 
 
-def _search(root: Root, plain: list[str], wild: list[str], globstar: bool) -> Iterator[str]:
+def _search(
+    root: Root, plain: list[str], wild: list[str], globstar: bool, matcher: Visibility | None
+) -> Iterator[str]:
     for part in wild:
         match_component(part, "")  # a malformed pattern is wrong even where there is nothing to match
     try:
         fd = root.open_dir("/".join(plain))
+        base = root.resolve("/".join(plain)) if matcher is not None else ""
     except (FileNotFoundError, NotADirectoryError):
         return
     crossing = globstar and any("**" in part for part in wild)
@@ -79,12 +87,15 @@ def _search(root: Root, plain: list[str], wild: list[str], globstar: bool) -> It
     def descend(path: str) -> bool:
         if path in matched:
             return False
+        if matcher is not None and matcher.may_prune(f"{base}/{path}".lstrip("/")):
+            # What is ignored with all below it is not even opened: it may be huge, or forbidden.
+            return False
         if crossing:
             return True
         names = path.split("/")
         return len(names) < len(wild) and all(map(match_component, wild, names))
 
-    for path, _ in _walk(fd, descend):
+    for path, _ in _walk(fd, descend, widen=root.widen):
         names = path.split("/")
         if match_path(pattern, path) if crossing else (
             len(names) == len(wild) and all(map(match_component, wild, names))
@@ -93,12 +104,12 @@ def _search(root: Root, plain: list[str], wild: list[str], globstar: bool) -> It
             yield "/".join((*plain, path))
 
 
-def _walk(fd: int, descend: _Descend) -> Iterator[tuple[str, bool]]:
+def _walk(fd: int, descend: _Descend, *, widen: bool) -> Iterator[tuple[str, bool]]:
     """All paths below a directory, sorted within each, and whether they are directories.
 
     Takes `fd` over. `descend(path)` is asked after the directory `path` was given out.
     """
-    stack = DirStack(fd)
+    stack = DirStack(fd, widen=widen)
     try:
         listings = [_listing(stack.fd)]
         names: list[str] = []
@@ -122,6 +133,6 @@ def _walk(fd: int, descend: _Descend) -> Iterator[tuple[str, bool]]:
 
 def _listing(fd: int) -> list[tuple[str, bool]]:
     """Names in reverse order of their bytes."""
-    with os.scandir(fd) as entries:
+    with files.scandir(fd) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     return sorted(found, key=lambda item: os.fsencode(item[0]), reverse=True)

@@ -17,9 +17,11 @@ _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _SCP = re.compile(
     r"([a-zA-Z0-9_][a-zA-Z0-9_.-]*)@([a-zA-Z0-9][a-zA-Z0-9.-]*):([^?#]+)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL
 )
-_SWITCHES = ("keep-git-dir", "submodules")
+_SWITCHES = ("keep-git-dir", "submodules", "fetch-by-commit")
+_MTIMES = ("checkout", "commit")
 _TRUE, _FALSE = frozenset({"", "1", "t", "true"}), frozenset({"0", "f", "false"})
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_WHOLE = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -35,7 +37,7 @@ def parse_git_url(text: str) -> SourceOp | None:
 
     Known are `git`, `ssh` and `file` URLs, `http(s)` URLs whose path ends in `.git`, `user@host:path`
     and `github.com/…`; behind them `#REF:SUBDIR`, or `?ref=`, `tag`, `branch`, `subdir`, `commit` or
-    `checksum`, `keep-git-dir`, `submodules`.
+    `checksum`, `keep-git-dir`, `submodules`, `mtime`, `fetch-by-commit`.
     Raises `UserError` `invalid-git-url`.
     """
     if text.startswith("github.com/"):
@@ -129,6 +131,8 @@ def _options(text: str, query: str, fragment: str) -> dict[str, str]:
         if not _COMMIT.fullmatch(found["checksum"]):
             raise invalid(text, "a commit is written as 7 or more hexadecimal digits")
         found["ref"] = found["ref"] or found["checksum"]
+    if found.get("fetch-by-commit") == "true" and not _WHOLE.fullmatch(found.get("checksum", "")):
+        raise invalid(text, "fetch-by-commit needs a whole commit as checksum")
     found["subdir"] = posixpath.normpath("/" + found["subdir"]).strip("/")
     if found["ref"]:
         require_ref(found["ref"])
@@ -139,7 +143,9 @@ def _merge(text: str, found: dict[str, str], name: str, value: str) -> None:
     if name in ("tag", "branch"):
         prefix = "refs/tags/" if name == "tag" else "refs/heads/"
         name, value = "ref", value if value.startswith(prefix) else prefix + value
-    if name not in ("ref", "subdir", "checksum"):
+    if name == "mtime" and value not in _MTIMES:
+        raise invalid(text, f"mtime={value} is neither checkout nor commit")
+    if name not in ("ref", "subdir", "checksum", "mtime"):
         raise invalid(text, f"{name} is not known here")
     if found.get(name) and found[name] != value:
         raise invalid(text, f"{name} is both {found[name]!r} and {value!r}")

@@ -7,7 +7,7 @@ import base64
 import email.utils
 import hashlib
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
@@ -75,6 +75,9 @@ class HttpSource:
         fetched = self._fetch(op.identifier, checksum, named=bool(given_name))
         if checksum and fetched.digest != checksum:
             raise checksum_mismatch(redact_url(op.identifier), checksum, fetched.digest)
+        # The blob's time says when it was last asked for, which is what clean-up goes by.
+        with suppress(OSError):
+            os.utime(self._content.path(fetched.digest))
         name = given_name or fetched.name or _url_name(op.identifier)
         placed = {"name": name, **{key: attrs.get(key, "") for key in ("mode", "uid", "gid")}}
         return PinnedFile(
@@ -111,6 +114,11 @@ class HttpSource:
                 os.utime(path, ns=(pinned.mtime_ns, pinned.mtime_ns))
         except OSError as error:
             raise UserError.of("unwritable-tree", f"cannot write {pinned.name}: {error.strerror}") from error
+
+    def time(self, pinned: Pinned) -> int | None:
+        """What the server gave as Last-Modified."""
+        assert isinstance(pinned, PinnedFile)
+        return pinned.mtime_ns // 1_000_000_000 or None
 
     def _fetch(self, url: str, checksum: str, *, named: bool) -> Fetched:
         cache_key = hashlib.sha256(url.encode()).hexdigest()

@@ -183,7 +183,8 @@ class StoreImageSource:
             raise UserError.of(
                 "no-matching-platform",
                 f"{reference} has no image for {platform}",
-                hint=f"it is for {parsed.os}/{parsed.architecture}",
+                hint=f"it is for {parsed.os}/{parsed.architecture}: to use it all the same, "
+                f"write FROM --platform={parsed.os}/{parsed.architecture}",
             )
         diff_ids = parsed.rootfs.diff_ids
         if len(diff_ids) != len(manifest.layers):

@@ -74,7 +74,8 @@ class LocalSession:
     def ssh_socket(self, agent_id: str) -> str | None:
         """The path of an agent's socket, None if none of this id was given.
 
-        Raises `UserError` `no-ssh-agent`, and `ssh-key-unsupported` for a key file.
+        Keys are in an agent of the build's own by now (`sandbox.ssh_keys`).
+        Raises `UserError` `no-ssh-agent`.
         """
         if agent_id not in self._ssh:
             return None
@@ -91,18 +92,19 @@ class LocalSession:
             raise UserError.of("no-ssh-agent", f"--ssh {agent_id}: {path}: {error.strerror}") from error
         if not stat.S_ISSOCK(mode):
             raise UserError.of(
-                "ssh-key-unsupported",
-                f"--ssh {agent_id}: {path} is not the socket of an agent; key files are not supported yet",
-                hint=f"add the key to an agent (ssh-add {path}) and forward the agent",
+                "no-ssh-agent",
+                f"--ssh {agent_id}: {path} is not the socket of an agent",
+                hint="name the socket of an agent, or a file with a private key",
             )
         return os.path.abspath(path)
 
 
-def unpack_context(stream: BinaryIO, directory: str) -> None:
-    """Unpack a context archive, compressed or not, into an empty directory (`sources.unpack`)."""
+def unpack_context(stream: BinaryIO, directory: str) -> int:
+    """Unpack a context archive, compressed or not, into an empty directory (`sources.unpack`);
+    gives the time of its newest entry in seconds since 1970."""
     from arkwright.sources.unpack import unpack
 
-    unpack(stream, directory)
+    return unpack(stream, directory)
 
 
 def _bounded(secret_id: str, value: bytes) -> bytes:

@@ -21,15 +21,19 @@ from arkwright.layer.tar_read import DEFAULT_LIMITS, Limits, read_tar
 _CHUNK = 1 << 20
 
 
-def unpack(stream: BinaryIO, directory: str, *, limits: Limits = DEFAULT_LIMITS) -> None:
+def unpack(stream: BinaryIO, directory: str, *, limits: Limits = DEFAULT_LIMITS) -> int:
     """Unpack an archive, compressed by any known codec or not, into an empty directory.
+
+    Gives the time of the newest entry in seconds since 1970, 0 without entries.
 
     Raises `UserError` with the codes of `layer.tar_read` (`path-escapes-root` …), `invalid-archive`
     for entries that contradict one another, `no-space`, `unwritable-context`.
     """
     directories: dict[str, Entry] = {}
+    newest_ns = 0
     with Root(directory) as root, decompress(stream, "auto") as tar:
         for entry, content in read_tar(tar, limits=limits, raw=True):
+            newest_ns = max(newest_ns, entry.mtime_ns)
             try:
                 _write(root, entry, content)
             except OSError as error:
@@ -46,6 +50,7 @@ def unpack(stream: BinaryIO, directory: str, *, limits: Limits = DEFAULT_LIMITS)
                 _settle(root, entry)
             except OSError as error:
                 raise _failed(entry, error) from error
+    return newest_ns // 1_000_000_000
 
 
 def _write(root: Root, entry: Entry, content: BinaryIO | None) -> None:

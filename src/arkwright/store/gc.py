@@ -58,6 +58,17 @@ def clean_work(work_path: str, trash_path: str) -> None:
         _discard_unlocked(path, os.path.join(path, LOCK_NAME), trash_path)
 
 
+def clean_claims(claims_path: str) -> None:
+    """Remove the files of claims whose holders were killed."""
+    for name in os.listdir(claims_path):
+        path = os.path.join(claims_path, name)
+        lock_fd = lock_in_place(path)
+        if lock_fd >= 0:
+            # Unlinked while locked, as a holder does.
+            os.unlink(path)
+            os.close(lock_fd)
+
+
 def empty(trash_path: str) -> None:
     """Delete everything in the trash; safe beside others doing the same.
 

@@ -80,6 +80,27 @@ class Store:
                 raise
 
     @classmethod
+    def open_alone(cls, root_path: str) -> Store | None:
+        """Open the store with the exclusive lease, to delete; None when anybody else uses it.
+
+        It never waits, and the caller must have no other lease: of several who ask at the end of
+        their work, the last one gets it. Raises as `open` does.
+        """
+        root_path = os.path.realpath(root_path)
+        with space_needed(root_path, "the store"), writable(root_path):
+            lease = Lease(os.path.join(root_path, "lock"))
+            try:
+                if not lease.try_exclusive():
+                    lease.close()
+                    return None
+                store = cls(root_path, lease, Metadata(os.path.join(root_path, "metadata.db")))
+                store.clean()
+                return store
+            except BaseException:
+                lease.close()
+                raise
+
+    @classmethod
     def _open_leased(cls, root_path: str, lease: Lease) -> Store:
         alone = lease.try_exclusive()
         if not alone:
@@ -130,6 +151,7 @@ class Store:
         trash_path = os.path.join(self.root_path, "trash")
         gc.clean_ingest(os.path.join(self.root_path, "ingest"), trash_path)
         gc.clean_work(os.path.join(self.root_path, "work"), trash_path)
+        gc.clean_claims(os.path.join(self.root_path, "claims"))
 
     def trash(self, path: str) -> None:
         """Rename a file or directory of the store into the trash; no error if it is not there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -68,6 +68,17 @@ class Bases:
         keys = context_keys(name, platform)
         return next((self._contexts[key] for key in keys if key in self._contexts), None)
 
+    def prepare(self, names: Iterable[tuple[str, Platform]]) -> None:
+        """Let images be looked up side by side before they are asked for one by one."""
+        images = []
+        for name, platform in names:
+            context = self.named_context(name, platform)
+            is_tree = context is not None and not context.startswith(_IMAGE_SCHEMES)
+            if name != SCRATCH and not is_tree and (context is not None or _is_reference(name)):
+                images.append((name, platform))
+        if len(images) > 1:
+            self._bridge.prepare(images)
+
     def external(self, name: Token, platform: Platform, what: str) -> External:
         """What a name stands for that is no stage of the file.
 
@@ -106,6 +117,14 @@ class Bases:
         return UserError.of(
             "unknown-stage", f"{what} names no stage, image or context", label, notes=(str(error),)
         )
+
+
+def _is_reference(name: str) -> bool:
+    try:
+        parse_reference(name)
+    except UserError:
+        return False
+    return True
 
 
 def _looks_like_a_stage(name: str) -> bool:

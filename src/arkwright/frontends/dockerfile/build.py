@@ -10,7 +10,13 @@ import msgspec
 from arkwright.diagnostics.errors import ArkwrightError, Diagnostic, UserError
 from arkwright.diagnostics.spans import SourceFile
 from arkwright.frontends.base import Bridge, FrontendRequest, FrontendResult
-from arkwright.frontends.dockerfile.buildargs import check_epoch, is_predefined, proxy_environment
+from arkwright.frontends.dockerfile.buildargs import is_predefined, proxy_environment
+from arkwright.frontends.dockerfile.controls import (
+    MULTI_PLATFORM,
+    check_controls,
+    control_switch,
+    resolve_epoch,
+)
 from arkwright.frontends.dockerfile.convert import Converter
 from arkwright.frontends.dockerfile.findings import Findings
 from arkwright.frontends.dockerfile.lint import lint
@@ -34,11 +40,14 @@ def build(bridge: Bridge, request: FrontendRequest) -> FrontendResult:
     """Compile a Dockerfile for every platform that the request names.
 
     `FrontendResult.metadata` has `proxy-env`, a JSON list of `NAME=value` for every step that runs:
-    proxies given as build arguments reach steps, never a key and never the image.
+    proxies given as build arguments reach steps, never a key and never the image. `epoch` is
+    SOURCE_DATE_EPOCH in seconds, when one is given; `multi-platform` says that an index is wanted.
     Raises `UserError` with all diagnostics that could be collected.
     """
-    check_epoch(request.build_args)
     opened = open_file(bridge, request, bridge.warn, SHOWN_FINDINGS)
+    add = opened.findings.add
+    check_controls(request, opened.table, add)
+    request, epoch = resolve_epoch(bridge, request, opened.table, opened.file.escape, add)
     images = []
     used: set[str] = set()
     for platform in request.platforms or (request.build_platform,):
@@ -49,7 +58,9 @@ def build(bridge: Bridge, request: FrontendRequest) -> FrontendResult:
         used |= converter.build.used_args
     warn_unused(request, opened.file, used, opened.findings)
     opened.findings.close()
-    metadata = {}
+    metadata = {} if epoch is None else {"epoch": str(epoch)}
+    if control_switch(request.build_args, MULTI_PLATFORM):
+        metadata["multi-platform"] = "1"
     proxies = proxy_environment(request.build_args)
     if proxies:
         metadata["proxy-env"] = msgspec.json.encode(proxies).decode()

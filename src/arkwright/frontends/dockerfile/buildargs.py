@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from arkwright.diagnostics.errors import UserError
 from arkwright.frontends.base import FrontendRequest
 from arkwright.frontends.dockerfile.syntax import Arg
 from arkwright.frontends.dockerfile.words import Rules, expand_token
@@ -53,6 +52,9 @@ def global_args(
             elif item.default is not None:
                 found[name] = expand_token(item.default, found, Rules(escape=escape)).text
     found.setdefault(EPOCH, request.build_args.get(EPOCH, str(request.epoch)))
+    if found[EPOCH] and not is_seconds(found[EPOCH]):
+        # The name of something with a time: `controls.resolve_epoch` has looked it up.
+        found[EPOCH] = str(request.epoch if request.declared_epoch is None else request.declared_epoch)
     return found
 
 
@@ -76,12 +78,6 @@ def is_predefined(name: str) -> bool:
     )
 
 
-def check_epoch(build_args: Mapping[str, str]) -> None:
-    """Refuse a SOURCE_DATE_EPOCH that is no number. Raises `UserError` `invalid-epoch`."""
-    value = build_args.get(EPOCH, "")
-    if value and not (value.isascii() and value.isdecimal()):
-        raise UserError.of(
-            "invalid-epoch",
-            f"SOURCE_DATE_EPOCH is {value!r}, not a number of seconds",
-            hint="the time of a context, of a named context or of a stage can not be taken yet",
-        )
+def is_seconds(text: str) -> bool:
+    """Whether a text is a number of seconds that a date can hold."""
+    return text.isascii() and text.isdecimal() and len(text) <= 10

@@ -183,8 +183,10 @@ def outline(bridge: Bridge, request: FrontendRequest) -> Outline:
     needs: dict[str, dict[str, Need]] = {"secret": {}, "ssh": {}, "cache": {}}
     for arg in table.args:
         _arguments(arg, request, dict(known), rules, args)
+    envs: dict[int | None, dict[str, str]] = {}
     for stage in stages:
-        env: dict[str, str] = {}
+        base = table.before(_expanded(stage.head.base.text, known, rules), stage.index)
+        env = envs[stage.index] = dict(envs.get(base, {}))
         for item in stage.instructions:
             if isinstance(item, syntax.Arg):
                 _arguments(item, request, env, rules, args, known)

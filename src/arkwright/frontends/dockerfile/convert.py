@@ -31,7 +31,7 @@ from arkwright.frontends.dockerfile.state import DEFAULT_PATH, Build, StageState
 from arkwright.frontends.dockerfile.syntax import Instruction
 from arkwright.frontends.dockerfile.tokens import Token
 from arkwright.graph.definition import VertexMetadata
-from arkwright.graph.ops import SourceOp
+from arkwright.graph.ops import CopyAction, FileOp, SourceOp
 from arkwright.oci.config import Execution, ImageConfig, RootFS
 from arkwright.oci.platform import Platform
 
@@ -97,7 +97,8 @@ class Converter:
         asked = self._platform if self._request.platforms else None
         config = state.result(asked, self._request.labels)
         platform = asked or Platform(config.os, config.architecture, config.variant, config.os_version)
-        return FrontendImage(platform=platform, definition=self._draft.finish(state.tree), config=config)
+        definition = self._draft.finish(self._as_layers(state))
+        return FrontendImage(platform=platform, definition=definition, config=config)
 
     def _stage(self, planned: Planned) -> StageState:
         state = self._start(planned)
@@ -111,7 +112,9 @@ class Converter:
         steps = sum(isinstance(item, _COUNTED) for item in (*planned.triggers, *planned.instructions))
         base = planned.base
         if isinstance(base, StageBase):
-            state = self.build.states[base.index].inherit(planned)
+            parent = self.build.states[base.index]
+            state = parent.inherit(planned)
+            state.tree = self._as_layers(parent)
             state.steps = steps
             return state
         image, platform = self._image(base, planned)
@@ -119,7 +122,33 @@ class Converter:
         state.steps = steps + (0 if isinstance(base, Scratch) else 1)
         state.start_environment()
         state.tree = self._source(base, planned.base_name, state)
+        if not planned.replaced:
+            state.tree = self._as_layers(state)
         return state
+
+    def _as_layers(self, state: StageState) -> Ref | None:
+        """The tree of a stage as layers: a directory of the host that stands for it is copied.
+
+        A stage that a directory replaces is left alone until it is a base or the target: what only
+        copies from it reads no more than the paths that it names.
+        """
+        planned, tree = state.planned, state.tree
+        if tree is None or not self._draft.is_local(tree):
+            return tree
+        self._draft.use(tree, "")
+        action = CopyAction(
+            input=-1,
+            secondary_input=0,
+            output=0,
+            src="/",
+            dest="/",
+            dir_copy_contents=True,
+            create_dest_path=True,
+        )
+        metadata = VertexMetadata(
+            name=f"[context {planned.base_name.text}] copy", spans=(planned.base_name.span,), label="FROM"
+        )
+        return self._draft.add(FileOp(actions=(action,)), (tree,), metadata=metadata)
 
     def _image(self, base: External, planned: Planned) -> tuple[ImageConfig, Platform]:
         """The config that the stage starts from, without what belongs to the base alone."""
@@ -169,10 +198,7 @@ class Converter:
             return self._image_source(base, metadata)
         if not base.identifier.startswith("local://"):
             return self._draft.add(SourceOp(identifier=base.identifier), metadata=metadata)
-        ref = self._draft.local(base.identifier, metadata)
-        if state is not None:
-            self._draft.use(ref, "")
-        return ref
+        return self._draft.local(base.identifier, metadata)
 
     def _image_source(self, base: ImageBase, metadata: VertexMetadata) -> Ref:
         op = SourceOp(identifier=base.identifier)

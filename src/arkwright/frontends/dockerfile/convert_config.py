@@ -21,7 +21,7 @@ def convert_env(step: Step, instruction: syntax.Env) -> None:
 
 def convert_label(step: Step, instruction: syntax.LabelSet) -> None:
     pairs = [_pair(step, pair) for pair in instruction.pairs]
-    step.state.configure(labels={**step.state.config.labels, **dict(pairs)})
+    step.state.extend("labels", dict(pairs))
     step.record("LABEL " + " ".join(f"{name}={value}" for name, value in pairs))
 
 
@@ -72,8 +72,7 @@ def convert_expose(step: Step, instruction: syntax.Expose) -> None:
             ports += values.parse_ports(Token(word, token.span))
     # Instruction order would make two spellings of one set differ.
     ports = list(dict.fromkeys(ports))
-    exposed = {**step.state.config.exposed_ports, **{port: {} for port in ports}}
-    step.state.configure(exposed_ports=exposed)
+    step.state.extend("exposed_ports", {port: {} for port in ports})
     step.record(f"EXPOSE [{' '.join(ports)}]")
 
 
@@ -83,7 +82,7 @@ def convert_volume(step: Step, instruction: syntax.Volume) -> None:
         if not path.text:
             raise step.fail("missing-argument", "a path of VOLUME can not be empty", path.span)
     texts = [path.text for path in paths]
-    step.state.configure(volumes={**step.state.config.volumes, **{text: {} for text in texts}})
+    step.state.extend("volumes", {text: {} for text in texts})
     step.record(f"VOLUME [{' '.join(texts)}]")
 
 
@@ -156,7 +155,7 @@ def convert_maintainer(step: Step, instruction: syntax.Maintainer) -> None:
 
 def convert_onbuild(step: Step, instruction: syntax.Onbuild) -> None:
     """Keep the trigger for images that are built on this one."""
-    step.state.configure(on_build=(*step.state.config.on_build, instruction.expression))
+    step.state.triggers.append(instruction.expression)
 
 
 def with_shell(state: StageState, command: CommandLine, script: str | None = None) -> tuple[str, ...]:

@@ -62,12 +62,15 @@ class _Sources:
             for place, token in enumerate(instruction.sources)
         ]
         self._check_checksum()
+        self._warn_of_ignored()
 
     def actions(self, base: Ref | None) -> tuple[FileAction, ...]:
         """The ordered actions on a tree; the last one's result is the op's output."""
         current = self.inputs.index(base)
         # Results of actions are numbered behind all inputs, so the inputs are gathered first.
-        copies = [self._copy(place, token) for place, token in enumerate(self.texts)]
+        # Here-documents come behind all paths, wherever they stand (BuildKit, dispatchCopy).
+        ordered = sorted(enumerate(self.texts), key=lambda item: item[0] in self.instruction.heredocs)
+        copies = [self._copy(place, token) for place, token in ordered]
         actions: list[FileAction] = []
         for number, fields in enumerate(copies):
             output = 0 if number == len(copies) - 1 else -1
@@ -159,10 +162,11 @@ class _Sources:
         return self.step.build.draft.add(FileOp(actions=(action,)), metadata=metadata)
 
     def _http(self, token: Token, add: Add) -> dict[str, Any]:
-        from urllib.parse import urlsplit
+        from urllib.parse import unquote, urlsplit
 
         try:
-            name = posixpath.basename(urlsplit(token.text).path.rstrip("/")) or _UNNAMED
+            path = unquote(urlsplit(token.text).path, errors="surrogateescape")
+            name = posixpath.basename(path.rstrip("/")) or _UNNAMED
         except ValueError as error:
             raise self.step.fail("invalid-source", f"not a URL: {error}", token.span) from error
         attrs = {"filename": name}
@@ -189,6 +193,12 @@ class _Sources:
         attrs = {"ref": found.ref, "subdir": found.subdir, "checksum": checksum or ""}
         attrs["keep-git-dir"] = "true" if keep else ""
         attrs["submodules"] = "false" if found.submodules is False else ""
+        attrs["mtime"] = found.mtime
+        if found.fetch_by_commit:
+            if len(checksum or "") not in (40, 64):
+                why = f"{token.text}: fetch-by-commit needs a whole commit as checksum"
+                raise self.step.fail("invalid-source", why, token.span)
+            attrs["fetch-by-commit"] = "true"
         pairs = tuple(sorted((key, value) for key, value in attrs.items() if value))
         ref = self._source(SourceOp(identifier=f"git://{found.remote}", attrs=pairs), token)
         return {**self._common("/", self.inputs.index(ref)), "dir_copy_contents": True}
@@ -202,6 +212,19 @@ class _Sources:
             spans=(token.span,),
         )
         return build.draft.add(op, metadata=metadata)
+
+    def _warn_of_ignored(self) -> None:
+        """Name the flags that BuildKit ignores without a word."""
+        instruction = self.instruction
+        ignored = ["--link does nothing beside --chmod"] if instruction.link and self.mode else []
+        if isinstance(instruction, Add):
+            git = [gitref.is_git(token.text) for token in self.texts]
+            if instruction.keep_git_dir is not None and not any(git):
+                ignored.append("--keep-git-dir is for git repositories")
+            if instruction.unpack is not None and all(git):
+                ignored.append("--unpack is for files")
+        for message in ignored:
+            self.step.build.warn(warning("ignored-flag", message, instruction.span))
 
     def _check_checksum(self) -> None:
         if self.checksum is None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+import re
+from collections.abc import Iterator
 from typing import Literal, cast
 
+from arkwright.diagnostics.errors import Denied
 from arkwright.frontends.dockerfile import arguments, syntax
 from arkwright.frontends.dockerfile.convert_config import with_shell
 from arkwright.frontends.dockerfile.draft import Inputs, Ref, clean, join
@@ -26,6 +29,8 @@ _SSH_AGENT = "/run/buildkit/ssh_agent."
 def convert_run(step: Step, instruction: syntax.Run) -> None:
     """Run a command in the stage's tree; its result is the new tree."""
     state, build = step.state, step.build
+    if instruction.devices:
+        raise step.fail("unsupported-flag", "RUN --device is not supported yet", instruction.devices[0].span)
     mounts = _Mounts(step)
     args = _arguments(step, instruction, mounts)
     for mount in instruction.mounts:
@@ -93,6 +98,14 @@ def _security(step: Step, flag: Token | None) -> Security:
             flag.span,
             hint=did_you_mean(flag.text, ("sandbox", "insecure")),
         )
+    if "security.insecure" not in step.build.request.allow:
+        raise Denied.of(
+            "entitlement-missing",
+            "the step asks to run without its sandbox, and the build does not allow that",
+            flag.span,
+            hint="pass --allow security.insecure if you trust this Dockerfile",
+            details={"rule": "security.insecure", "evidence": f"--security={flag.text}"},
+        )
     return "insecure"
 
 
@@ -127,6 +140,9 @@ class _Mounts:
         return posixpath.join(_SCRIPTS, heredoc.name)
 
     def add(self, mount: RunMount) -> None:
+        for key, token in _ignored(mount):
+            message = f"{key} means nothing for a mount of type {mount.type}"
+            self.step.build.warn(warning("ignored-mount-key", message, token.span))
         if mount.type == "secret":
             self._secret(mount)
         elif mount.type == "ssh":
@@ -155,7 +171,9 @@ class _Mounts:
         source = clean(mount.source.text if mount.source else "/")
         self.step.build.draft.use(tree, source)
         namespace = self.step.build.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", "")
-        identity = mount.identity or posixpath.normpath(mount.target.text if mount.target else ".")
+        # POSIX keeps two slashes at the beginning; the names of two spellings of a path must be one.
+        target = re.sub("^/+", "/", mount.target.text) if mount.target else "."
+        identity = mount.identity or posixpath.normpath(target)
         self._found.append(
             Mount(
                 dest=self._target(mount),
@@ -172,11 +190,6 @@ class _Mounts:
         )
 
     def _tmpfs(self, mount: RunMount) -> None:
-        for key, token in (("from", mount.origin), ("source", mount.source)):
-            if token is not None:
-                self.step.build.warn(
-                    warning("ignored-mount-key", f"{key} means nothing for a mount of type tmpfs", token.span)
-                )
         self._found.append(
             Mount(
                 dest=self._target(mount),
@@ -237,3 +250,15 @@ class _Mounts:
         if index is not None:
             return build.states[index].tree
         return build.tree_of(build.external(origin, f"--mount from={origin.text}"), origin)
+
+
+def _ignored(mount: RunMount) -> Iterator[tuple[str, Token]]:
+    """Keys that are accepted for the habit of it, and change nothing."""
+    if mount.type in ("bind", "tmpfs") and mount.identity:
+        yield "id", mount.span
+    if mount.type in ("tmpfs", "ssh") and mount.origin is not None:
+        yield "from", mount.origin
+    if mount.type == "tmpfs" and mount.source is not None:
+        yield "source", mount.source
+    if mount.type in ("secret", "ssh") and mount.writable:
+        yield "rw", mount.span

@@ -67,6 +67,10 @@ class Draft:
             self._locals[identifier] = ref
         return self._locals[identifier]
 
+    def is_local(self, ref: Ref) -> bool:
+        """Whether a vertex is a `local://` source."""
+        return self._nodes[ref].paths is not None
+
     def use(self, ref: Ref | None, path: str) -> None:
         """Note that a path of a tree is needed, when the tree is a local source."""
         if ref is None:

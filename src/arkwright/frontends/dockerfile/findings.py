@@ -72,7 +72,7 @@ class Findings:
                 self._warn(diagnostic)
 
     def _skipped(self, rule: Rule, diagnostic: Diagnostic) -> bool:
-        if self._file is None or not diagnostic.labels or not any(self._skips):
+        if self._file is None or not diagnostic.labels:
             return False
         span = diagnostic.labels[0].span
         place = bisect_right(self._starts, span.start) - 1

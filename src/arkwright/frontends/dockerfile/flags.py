@@ -11,11 +11,11 @@ from arkwright.diagnostics.spans import Span
 from arkwright.frontends.dockerfile.suggest import did_you_mean
 from arkwright.frontends.dockerfile.tokens import SPACE, Line, Token, problem
 
-Kind = Literal["text", "bool", "list", "refused"]
+Kind = Literal["text", "bool", "list"]
 
 KNOWN: dict[str, dict[str, Kind]] = {
     "FROM": {"platform": "text"},
-    "RUN": {"mount": "list", "network": "text", "security": "text", "device": "refused"},
+    "RUN": {"mount": "list", "network": "text", "security": "text", "device": "list"},
     "COPY": {
         "from": "text", "chown": "text", "chmod": "text", "link": "bool", "parents": "bool", "exclude": "list",
     },
@@ -126,10 +126,6 @@ def check(instruction: str, flags: list[Flag]) -> tuple[Flags, list[Diagnostic]]
         kind = known.get(name)
         if kind is None:
             problems.append(_unknown(instruction, flag, known))
-        elif kind == "refused":
-            problems.append(
-                problem("unsupported-flag", f"{instruction} --{name} is not supported yet", flag.span)
-            )
         elif name in first and kind != "list":
             problems.append(_duplicate(instruction, flag, first[name]))
         else:

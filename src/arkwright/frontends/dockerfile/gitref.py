@@ -13,6 +13,8 @@ import msgspec
 from arkwright.frontends.dockerfile import values
 
 _SCP = re.compile(r"[a-zA-Z0-9\-_]+@[a-zA-Z0-9\-.]+:[^?#]*")
+_SWITCHES = ("keep-git-dir", "submodules", "fetch-by-commit")
+_QUERY = ("ref", "tag", "branch", "subdir", "checksum", "commit", "mtime", *_SWITCHES)
 _SCHEMES = ("git", "ssh", "http", "https")
 
 
@@ -23,6 +25,8 @@ class GitRef(msgspec.Struct, frozen=True, kw_only=True):
     ref: str = ""
     subdir: str = ""
     checksum: str = ""
+    mtime: str = ""
+    fetch_by_commit: bool | None = None
     keep_git_dir: bool | None = None
     submodules: bool | None = None
 
@@ -58,12 +62,18 @@ def parse_git_ref(text: str) -> GitRef:
     ref, _, subdir = fragment.partition(":")
     found = _read_query(query)
     ref = _agree("ref", ref, _ref_of(found))
-    checksum = found.get("checksum") or found.get("commit", "")
+    checksum = _agree("checksum", found.get("checksum", ""), found.get("commit", ""))
+    if checksum and not re.fullmatch(r"[0-9a-f]{1,64}", checksum):
+        raise ValueError("a commit is written in hexadecimal digits")
+    if found.get("mtime", "commit") not in ("checkout", "commit"):
+        raise ValueError(f"mtime is {found['mtime']!r}: write checkout or commit")
     return GitRef(
         remote=remote,
         ref=ref or checksum,
         subdir=_agree("subdir", subdir, found.get("subdir", "")),
         checksum=checksum,
+        mtime=found.get("mtime", ""),
+        fetch_by_commit=_switch(found, "fetch-by-commit"),
         keep_git_dir=_switch(found, "keep-git-dir"),
         submodules=_switch(found, "submodules"),
     )
@@ -74,11 +84,11 @@ def _read_query(query: str) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in ("ref", "tag", "branch", "subdir", "checksum", "commit", "keep-git-dir", "submodules"):
+        if key not in _QUERY:
             raise ValueError(f"unexpected query key {key!r}")
         if key in found:
             raise ValueError(f"the query key {key!r} is given twice")
-        if not value and key not in ("keep-git-dir", "submodules"):
+        if not value and key not in _SWITCHES:
             raise ValueError(f"the query key {key!r} has no value")
         found[key] = value
     return found

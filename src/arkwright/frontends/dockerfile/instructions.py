@@ -140,6 +140,7 @@ def _run(parts: Parts) -> Instruction:
         mounts=parts.flags.texts("mount"),
         network=parts.flags.text("network"),
         security=parts.flags.text("security"),
+        devices=parts.flags.texts("device"),
     )
 
 

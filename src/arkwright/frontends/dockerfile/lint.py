@@ -10,13 +10,10 @@ from arkwright.frontends.dockerfile import syntax
 from arkwright.frontends.dockerfile.stages import Stage, StageTable
 from arkwright.frontends.dockerfile.syntax import Instruction
 from arkwright.frontends.dockerfile.tokens import Token, warning
+from arkwright.frontends.secret_names import is_secret_name
 
 _RESERVED = ("context", "scratch")
 _ONCE = (syntax.Cmd, syntax.Entrypoint, syntax.Healthcheck)
-_SECRET = re.compile(
-    r"(?:_|^)(?:apikey|auth|credentials?|key|password|passwd|pword|secret|token)(?:_|$)", re.IGNORECASE
-)
-_NO_SECRET = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
 _SECRET_FILE = re.compile(
     r"(?:^|/)(?:\.env|\.netrc|\.npmrc|\.pypirc|\.pgpass|\.git-credentials|\.htpasswd|id_(?:rsa|dsa|ecdsa|ed25519)"
     r"|credentials(?:\.json)?|[^/]+\.(?:pem|p12|pfx|key|keystore|jks))$"
@@ -168,7 +165,7 @@ def _pairs(instruction: syntax.Env | syntax.LabelSet) -> Iterator[Diagnostic]:
 
 
 def _secret(keyword: str, name: Token) -> Iterator[Diagnostic]:
-    if _SECRET.search(name.text) and not _NO_SECRET.search(name.text):
+    if is_secret_name(name.text):
         yield warning(
             "secrets-used-in-arg-or-env",
             f"{keyword} {name.text} looks like a secret: whoever has the image can read it",

@@ -54,6 +54,7 @@ class Planner:
 
         Raises `UserError` with every problem of those stages' FROM lines and references.
         """
+        self._bases.prepare(self._foreseen(target))
         planned: dict[int, Planned] = {}
         waiting = [target.index]
         while waiting:
@@ -72,6 +73,33 @@ class Planner:
         if self._problems:
             raise UserError(*self._problems[:20])
         return [planned[index] for index in sorted(planned)]
+
+    def _foreseen(self, target: Stage) -> list[tuple[str, Platform]]:
+        """The images that the target's stages name, but for what triggers of images will name."""
+        names: list[tuple[str, Platform]] = []
+        seen: set[int] = set()
+        waiting = [target.index]
+        while waiting:
+            stage = self._table.stages[waiting.pop()]
+            if stage.index in seen:
+                continue
+            seen.add(stage.index)
+            try:
+                platform, base = self._platform(stage), self._base_name(stage).text
+                if stage.name and self._bases.named_context(stage.name, platform) is not None:
+                    names.append((stage.name, platform))
+                    continue
+                parent = self._table.before(base, stage.index)
+                places = [origin for item in stage.instructions for origin in origins(item)]
+                found = [(origin.token.text, self._table.resolve(origin, stage.index)) for origin in places]
+            except UserError:
+                continue  # planning tells it, with all others
+            found.append((base, parent))
+            waiting += [index for _, index in found if index is not None]
+            names += [
+                (name, platform if name == base else self._target) for name, index in found if index is None
+            ]
+        return names
 
     def _plan(self, stage: Stage) -> Planned:
         platform = self._platform(stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HISTORY_COMMENT = "arkwright.dockerfile.v0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAME_LIMIT = 120
+_HINTS = 50
 
 
 class StageState:
@@ -50,11 +51,22 @@ class StageState:
         self.workdir_given = False
         self.step = 0
         self.steps = 0
+        self.triggers: list[str] = list(image.config.on_build)
+        # The image's ENV with the place of each name, and the tables of `config` that are ours to
+        # change: a copy per instruction would make long files quadratic.
+        self._entries: list[str] = list(image.config.env)
+        self._places: dict[str, int] = {}
+        for place, entry in enumerate(self._entries):
+            self._places.setdefault(entry.partition("=")[0], place)
+        self._owned: set[str] = set()
 
     def inherit(self, planned: Planned) -> StageState:
         """The state of a stage that begins where this one ends."""
         child = StageState(planned, self.platform, self.image, self.tree)
         child.config = msgspec.structs.replace(self.config, on_build=())
+        child.triggers = []
+        child._entries = list(self._entries)
+        child._places = dict(self._places)
         child.author = self.author
         child.history = list(self.history)
         child.env = dict(self.env)
@@ -78,14 +90,15 @@ class StageState:
     def set_env(self, name: str, value: str) -> None:
         """Set a variable for steps and in the image, where it keeps its place."""
         self.assign(name, value)
-        entries = list(self.config.env)
-        for place, entry in enumerate(entries):
-            if entry.partition("=")[0] == name:
-                entries[place] = f"{name}={value}"
-                break
-        else:
-            entries.append(f"{name}={value}")
-        self.configure(env=tuple(entries))
+        place = self._places.setdefault(name, len(self._entries))
+        self._entries[place : place + 1] = [f"{name}={value}"]
+
+    def extend(self, table: Literal["labels", "exposed_ports", "volumes"], items: Mapping[str, Any]) -> None:
+        """Add to a table of `config`."""
+        if table not in self._owned:
+            self._owned.add(table)
+            self.configure(**{table: dict(getattr(self.config, table))})
+        getattr(self.config, table).update(items)
 
     def configure(self, **changes: object) -> None:
         self.config = msgspec.structs.replace(self.config, **changes)
@@ -96,7 +109,7 @@ class StageState:
 
     def result(self, target: Platform | None, labels: Mapping[str, str]) -> ImageConfig:
         """The image config; `target` is set when the user asked for a platform."""
-        config = self.config
+        config = msgspec.structs.replace(self.config, env=tuple(self._entries), on_build=tuple(self.triggers))
         if labels:
             config = msgspec.structs.replace(config, labels={**config.labels, **labels})
         image = msgspec.structs.replace(
@@ -140,6 +153,7 @@ class Build:
         self.used_args: set[str] = set()
         self.many_platforms = len(request.platforms) > 1
         self.single_stage = False
+        self.hints = _HINTS
         self._ignored: Matcher | None = None
 
     def ignored(self, path: str) -> bool:
@@ -187,16 +201,24 @@ class Step:
         found = expand_token(token, self.state.env, rules or self.build.rules)
         for name, (start, end) in found.unset.items():
             if name not in self.state.args:
-                known = [*self.state.env, *self.state.args]
                 self.build.warn(
                     warning(
                         "undefined-var",
                         f"${name} is not set: it expands to nothing",
                         token.part(start, end),
-                        hint=did_you_mean(f"${name}", [f"${option}" for option in known]),
+                        hint=self._similar(name),
                     )
                 )
         return found.text, found.words
+
+    def _similar(self, name: str) -> str | None:
+        """A hint at a variable of a similar name; only the first findings get one, each costs a
+        look at every name."""
+        if self.build.hints == 0:
+            return None
+        self.build.hints -= 1
+        known = [*self.state.env, *self.state.args]
+        return did_you_mean(f"${name}", [f"${option}" for option in known])
 
     def optional(self, token: Token | None) -> Token | None:
         """`expand`, where there may be nothing; what expands to nothing is nothing."""

@@ -97,6 +97,7 @@ class Run(Instruction, frozen=True, kw_only=True):
     mounts: tuple[Token, ...] = ()
     network: Token | None = None
     security: Token | None = None
+    devices: tuple[Token, ...] = ()
 
 
 class Transfer(Instruction, frozen=True, kw_only=True):

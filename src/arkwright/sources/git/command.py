@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from arkwright.diagnostics.errors import HostUnsupported, RemoteError, UserError
+from arkwright.sources.git.auth import NO_ACCESS, Access
 from arkwright.sources.git_url import Remote
 
 # What a child may see of our environment: where programs and servers are, and how to reach an agent.
@@ -23,7 +24,7 @@ _SETTINGS = (
     ("core.hooksPath", "/dev/null"), ("core.fsmonitor", "false"), ("core.askPass", ""),
     ("core.autocrlf", "false"), ("core.fileMode", "true"), ("core.symlinks", "true"),
     ("core.logAllRefUpdates", "false"), ("core.attributesFile", "/dev/null"),
-    ("core.sshCommand", "ssh -F /dev/null -o BatchMode=yes"),
+    ("core.sshCommand", "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none"),
     ("credential.helper", ""), ("init.templateDir", ""), ("init.defaultBranch", "main"),
     ("gc.auto", "0"), ("maintenance.auto", "false"), ("advice.detachedHead", "false"),
     ("submodule.recurse", "false"), ("fetch.recurseSubmodules", "false"), ("safe.directory", "*"),
@@ -48,13 +49,15 @@ def run_git(
     git_dir: str = "",
     work_tree: str = "",
     remote: Remote | None = None,
+    access: Access = NO_ACCESS,
     protocols: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     held_fd: int = -1,
 ) -> bytes:
     """Run a git command and return what it wrote.
 
-    With `remote`, the credentials of its URL travel in the environment, never in arguments.
+    With `remote`, the credentials of its URL, or those of `access`, travel in the environment,
+    never in arguments.
     `protocols` are the only transports that git may use. `held_fd`, a lock, stays open as long as
     git runs, even if we are killed. Raises `GitFailed`; `HostUnsupported` `git-missing`.
     """
@@ -64,7 +67,7 @@ def run_git(
     try:
         done = subprocess.run(
             ["git", *places, command, *args],
-            env={**_environment(remote, protocols), **(env or {})},
+            env={**_environment(remote, access, protocols), **(env or {})},
             cwd="/",
             umask=0o022,
             stdin=subprocess.DEVNULL,
@@ -82,10 +85,12 @@ def run_git(
     return done.stdout
 
 
-def _environment(remote: Remote | None, protocols: Sequence[str]) -> dict[str, str]:
-    settings = [*_SETTINGS, *_authorization(remote)]
+def _environment(remote: Remote | None, access: Access, protocols: Sequence[str]) -> dict[str, str]:
+    settings = [*_SETTINGS, *_authorization(remote, access)]
+    agent = {"SSH_AUTH_SOCK": access.ssh_socket} if access.ssh_socket else {}
     return {
         **{name: os.environ[name] for name in _PASSED if name in os.environ},
+        **agent,
         "LC_ALL": "C",
         "HOME": "/nonexistent",
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -118,7 +123,7 @@ def remote_failure(error: GitFailed, remote: Remote) -> RemoteError:
         "git-auth-failed" if refused else "git-failed",
         f"git cannot read {remote.shown}: {error.complaint.splitlines()[-1] if error.complaint else 'no reason given'}",
         notes=(error.complaint,) if "\n" in error.complaint else (),
-        hint="give credentials in the URL, or an agent with --ssh" if refused else None,
+        hint="give --secret id=GIT_AUTH_TOKEN,env=NAME, or an agent with --ssh default" if refused else None,
         details={
             "method": error.command,
             "url": remote.shown,
@@ -139,16 +144,18 @@ def local_failure(error: GitFailed, what: str) -> UserError:
     return wrapped
 
 
-def _authorization(remote: Remote | None) -> list[tuple[str, str]]:
+def _authorization(remote: Remote | None, access: Access) -> list[tuple[str, str]]:
     if remote is None or remote.scheme not in ("http", "https"):
         return []
     parts = urlsplit(remote.url)
-    if parts.username is None:
+    value = access.authorization
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        value = "Basic " + base64.b64encode(pair).decode()
+    if not value:
         return []
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
     origin = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "/", "", ""))
-    header = "Authorization: Basic " + base64.b64encode(pair).decode()
-    return [(f"http.{origin}.extraHeader", header)]
+    return [(f"http.{origin}.extraHeader", f"Authorization: {value}")]
 
 
 def _complaint(stderr: bytes) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.diagnostics.suggest import nearest
+from arkwright.sources.git.auth import NO_ACCESS, Access
 from arkwright.sources.git.command import GitFailed, credential_free, local_failure, remote_failure, run_git
 from arkwright.sources.git_url import Remote
 
@@ -32,8 +33,9 @@ class Submodule(msgspec.Struct, frozen=True):
 class Mirror:
     """The copy of one remote repository, below the directory `base_path`."""
 
-    def __init__(self, base_path: str, remote: Remote) -> None:
+    def __init__(self, base_path: str, remote: Remote, access: Access = NO_ACCESS) -> None:
         self.remote = remote
+        self._access = access
         self._url = credential_free(remote)
         self._stem = os.path.join(base_path, hashlib.sha256(self._url.encode()).hexdigest()[:32])
         protocols = {remote.scheme, "https"} if remote.scheme == "http" else {remote.scheme}
@@ -98,6 +100,9 @@ class Mirror:
 
     def _require(self, commit: str, ref: str) -> None:
         if self.has(commit):
+            # When it was last asked for is what clean-up goes by.
+            with suppress(OSError):
+                os.utime(self.path(commit))
             return
         with self._locked(commit) as lock_fd:
             if not self.has(commit):
@@ -126,7 +131,8 @@ class Mirror:
     def _run_fetch(self, commit: str, lock_fd: int, *args: str) -> None:
         run_git(
             "fetch", *_FETCH, *args,
-            git_dir=self.path(commit), remote=self.remote, protocols=self._protocols, held_fd=lock_fd,
+            git_dir=self.path(commit), remote=self.remote, access=self._access, protocols=self._protocols,
+            held_fd=lock_fd,
         )  # fmt: skip
 
     def _adopt(self, commit: str) -> bool:
@@ -161,7 +167,7 @@ class Mirror:
 
     def _remote_git(self, commit: str, command: str, *args: str) -> bytes:
         try:
-            return run_git(command, *args, remote=self.remote, protocols=self._protocols)
+            return run_git(command, *args, remote=self.remote, access=self._access, protocols=self._protocols)
         except GitFailed as error:
             raise remote_failure(error, self.remote) from error
 

@@ -3,6 +3,8 @@
 Nothing of the user's git is used: no configuration, hooks, templates, credential helpers, prompts
 or filters (files kept in LFS stay pointers). Files get the modes 0644 and 0755.
 
+With `mtime=commit` all files have the time of the commit, else (`checkout`) that of the checkout.
+
 `keep-git-dir` keeps a `.git` with the one commit, detached: loose objects, an index without file
 times, the URL without credentials; no reflog. Submodules never have a `.git`, nor has a `subdir`.
 """
@@ -17,6 +19,7 @@ from arkwright.diagnostics.errors import UserError
 from arkwright.graph.ops import SourceOp
 from arkwright.layer.rooted import Root
 from arkwright.sources.base import FileSource, Pinned
+from arkwright.sources.git.auth import GitAuth
 from arkwright.sources.git.command import GitFailed, local_failure, run_git
 from arkwright.sources.git.mirror import Mirror
 from arkwright.sources.git_url import Remote, invalid, parse_remote, require_ref
@@ -24,7 +27,7 @@ from arkwright.sources.pinning import attributes, checksum_mismatch, pin_key
 from arkwright.store.store import Store
 
 _PREFIX = "git://"
-_KNOWN = frozenset({"ref", "subdir", "keep-git-dir", "checksum", "submodules"})
+_KNOWN = frozenset({"ref", "subdir", "keep-git-dir", "checksum", "submodules", "mtime", "fetch-by-commit"})
 _DEPTH = 8  # of submodules in submodules
 _SUBMODULES = 1000
 
@@ -38,8 +41,9 @@ class PinnedCommit(Pinned, frozen=True, kw_only=True):
 class GitSource:
     """A `FileSource` for `git`. Thread-safe."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, auth: GitAuth | None = None) -> None:
         self._store = store
+        self._auth = auth or GitAuth()
         self._base_path = os.path.join(store.root_path, "sources", "git")
 
     def pin(self, op: SourceOp) -> PinnedCommit:
@@ -53,13 +57,14 @@ class GitSource:
         attrs = attributes(op, _KNOWN)
         remote = _remote(op)
         ref = require_ref(attrs["ref"]) if attrs.get("ref") else "HEAD"
-        mirror = Mirror(self._base_path, remote)
-        commit = mirror.resolve(ref)
+        mirror = Mirror(self._base_path, remote, self._auth.access(remote, remote))
         checksum = attrs.get("checksum", "")
+        # Then nobody asks where the ref leads by now: it is a name only.
+        commit = mirror.resolve(checksum if attrs.get("fetch-by-commit") == "true" else ref)
         if checksum and not commit.startswith(checksum):
             raise checksum_mismatch(f"{remote.shown}#{ref}", checksum, commit)
         if _with_submodules(attrs):
-            self._fetch_submodules(mirror, commit, [0])
+            self._fetch_submodules(mirror, commit, remote, [0])
         keep = _keeps_git(attrs)
         algorithm = "sha1" if len(commit) == 40 else "sha256"
         return PinnedCommit(
@@ -71,6 +76,7 @@ class GitSource:
                 submodules=str(_with_submodules(attrs)),
                 # Only a kept .git says where it came from.
                 kept=remote.shown if keep else "",
+                **({"mtime": "commit"} if attrs.get("mtime") == "commit" else {}),
             ),
             uri=f"{remote.shown}#{ref}",
             digest=f"{algorithm}:{commit}",
@@ -98,6 +104,8 @@ class GitSource:
                 self._checkout_submodules(mirror, pinned.commit, target, os.path.join(claim.path, "index"))
             if subdir:
                 _move_up(target, subdir, directory, _remote(pinned.op))
+            if attrs.get("mtime") == "commit":
+                _set_times(directory, self.epoch(pinned))
         finally:
             self._store.trash(claim.path)
             claim.close()
@@ -112,7 +120,13 @@ class GitSource:
         committer = next(line for line in head.split(b"\n") if line.startswith(b"committer "))
         return int(committer.split()[-2])
 
-    def _fetch_submodules(self, mirror: Mirror, commit: str, count: list[int], depth: int = 0) -> None:
+    def time(self, pinned: Pinned) -> int | None:
+        """As `epoch`: a commit always has a time."""
+        return self.epoch(pinned)
+
+    def _fetch_submodules(
+        self, mirror: Mirror, commit: str, asked: Remote, count: list[int], depth: int = 0
+    ) -> None:
         for submodule in mirror.submodules(commit):
             count[0] += 1
             if count[0] > _SUBMODULES or depth >= _DEPTH:
@@ -120,9 +134,10 @@ class GitSource:
                     "too-many-submodules",
                     f"{mirror.remote.shown} has more than {_SUBMODULES} submodules, or more than {_DEPTH} levels",
                 )
-            inner = Mirror(self._base_path, _submodule_remote(mirror.remote, submodule.url))
+            remote = _submodule_remote(mirror.remote, submodule.url)
+            inner = Mirror(self._base_path, remote, self._auth.access(remote, asked))
             inner.resolve(submodule.commit)
-            self._fetch_submodules(inner, submodule.commit, count, depth + 1)
+            self._fetch_submodules(inner, submodule.commit, asked, count, depth + 1)
 
     def _checkout_submodules(self, mirror: Mirror, commit: str, target: str, index_path: str) -> None:
         for submodule in mirror.submodules(commit):
@@ -189,6 +204,14 @@ def _relative(base: str, url: str) -> str:
         else:
             url = url[2:]
     return base + ("" if base.endswith(":") else "/") + url
+
+
+def _set_times(directory: str, epoch: int) -> None:
+    times = (epoch * 1_000_000_000,) * 2
+    for here, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            os.utime(os.path.join(here, name), ns=times, follow_symlinks=False)
+    os.utime(directory, ns=times)
 
 
 def _populate(git_dir: str, commit: str, target: str, env: dict[str, str]) -> None:

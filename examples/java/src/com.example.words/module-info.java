@@ -1,0 +1,4 @@
+/** Counting of words. */
+module com.example.words {
+    exports com.example.words;
+}

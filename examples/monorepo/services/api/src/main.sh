@@ -1,0 +1,2 @@
+line sum "$(add "$1" "$2")"
+line product "$(multiply "$1" "$2")"

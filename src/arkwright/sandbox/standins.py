@@ -1,0 +1,219 @@
+"""What stands in a step's root in place of mounts, where nothing can be mounted.
+
+Each stand-in is a copy, a directory or a device node at the very place; what was there is moved
+aside beside the root. After the step it is taken away, what was there comes back, and the times of
+the directory around are put back unless the step changed something in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+
+import msgspec
+
+from arkwright.diagnostics.errors import UserError
+from arkwright.layer.rooted import Root, remove_tree
+from arkwright.sandbox.mountpoints import MountPoints, Target
+from arkwright.snapshot.union import unite
+
+_Fill = Callable[[str], None]
+_DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "fd/0",
+    "stdout": "fd/1",
+    "stderr": "fd/2",
+    "ptmx": "pts/ptmx",
+}
+
+
+class _Placed(msgspec.Struct):
+    parent_fd: int
+    name: str
+    ino: int
+    aside_path: str
+    before: tuple[int, int]
+    after: tuple[int, int]
+    writeback_path: str
+
+
+class StandIns:
+    """Context manager. `aside_path`: a directory on the root's file system, which it makes."""
+
+    def __init__(self, root: Root, points: MountPoints, aside_path: str) -> None:
+        self._root = root
+        self._points = points
+        self._aside_path = aside_path
+        self._placed: list[_Placed] = []
+
+    def __enter__(self) -> StandIns:
+        os.mkdir(self._aside_path, 0o700)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._placed:
+            self._undo(self._placed.pop())
+        parent_fd = os.open(os.path.dirname(self._aside_path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(parent_fd, os.path.basename(self._aside_path))
+        finally:
+            os.close(parent_fd)
+
+    def place(self, dest: str, fill: _Fill, *, is_dir: bool, writeback_path: str = "") -> None:
+        """Put at `dest` what `fill(path)` makes at a path of the builder's view.
+
+        `writeback_path`: what takes the stand-in's content after the step. Raises `UserError`
+        (`bad-mount-target`).
+        """
+        try:
+            canonical = self._root.resolve(dest)
+            if not canonical:
+                raise IsADirectoryError
+            parent = os.path.dirname(canonical)
+            found = self._root.lstat(canonical)
+        except OSError as error:
+            raise _bad_target(dest, error) from error
+        if found is not None and stat.S_ISDIR(found.st_mode) != is_dir:
+            raise _bad_target(dest, NotADirectoryError() if is_dir else IsADirectoryError())
+        if parent:
+            self._points.prepare(Target("/" + parent, is_dir=True))
+        parent_fd = self._root.open_dir(parent or "/")
+        name = os.path.basename(canonical)
+        before = _times(parent_fd)
+        aside_path = ""
+        if found is not None:
+            aside_path = os.path.join(self._aside_path, str(len(self._placed)))
+            os.rename(name, aside_path, src_dir_fd=parent_fd)
+        placed = _Placed(parent_fd, name, 0, aside_path, before, before, writeback_path)
+        self._placed.append(placed)
+        fill(f"/proc/self/fd/{parent_fd}/{name}")
+        placed.ino = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_ino
+        placed.after = _times(parent_fd)
+
+    def _undo(self, placed: _Placed) -> None:
+        try:
+            now = _times(placed.parent_fd)
+            try:
+                found = os.stat(placed.name, dir_fd=placed.parent_fd, follow_symlinks=False).st_ino
+            except FileNotFoundError:
+                found = -1
+            if found in (-1, placed.ino):
+                if found == placed.ino:
+                    self._take_away(placed)
+                if placed.aside_path:
+                    os.rename(placed.aside_path, placed.name, dst_dir_fd=placed.parent_fd)
+            unchanged = now[1] == placed.after[1]
+            os.utime(placed.parent_fd, ns=placed.before if unchanged else now)
+        finally:
+            os.close(placed.parent_fd)
+
+    def _take_away(self, placed: _Placed) -> None:
+        if placed.writeback_path:
+            path = f"/proc/self/fd/{placed.parent_fd}/{placed.name}"
+            with contextlib.suppress(OSError):
+                _write_back(path, placed.writeback_path)
+                return
+        remove_tree(placed.parent_fd, placed.name)
+
+
+def _write_back(path: str, target_path: str) -> None:
+    """Put a stand-in in the place of what it stood for; on one file system."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        former_path = f"{target_path}.{os.urandom(6).hex()}"
+        os.rename(target_path, former_path)
+        os.rename(path, target_path)
+        parent_fd = os.open(os.path.dirname(former_path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(parent_fd, os.path.basename(former_path))
+        finally:
+            os.close(parent_fd)
+    else:
+        os.rename(path, target_path)
+
+
+def empty_directory(mode: int) -> _Fill:
+    """Makes an empty directory."""
+
+    def fill(path: str) -> None:
+        os.mkdir(path, 0o700)
+        os.chmod(path, mode)
+
+    return fill
+
+
+def copy_of(source: str) -> _Fill:
+    """Makes a copy of a file or a directory tree, with its attributes."""
+
+    def fill(path: str) -> None:
+        status = os.stat(source)
+        if stat.S_ISDIR(status.st_mode):
+            os.mkdir(path, 0o700)
+            unite([source], path, link=False)
+            os.chown(path, status.st_uid, status.st_gid)
+            os.chmod(path, stat.S_IMODE(status.st_mode))
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            return
+        with open(source, "rb") as data:
+            text_file(data.read(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)(path)
+
+    return fill
+
+
+def text_file(data: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> _Fill:
+    """Makes a regular file."""
+
+    def fill(path: str) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as target:
+            target.write(data)
+            os.fchown(target.fileno(), uid, gid)
+            os.fchmod(target.fileno(), mode)
+
+    return fill
+
+
+def devices(path: str) -> None:
+    """Makes a /dev: the six devices that every step has, and links. Where device nodes cannot be
+    made, /dev/null is a file, which swallows what is written until the step ends."""
+    os.mkdir(path, 0o755)
+    os.chmod(path, 0o755)
+    for name, (major, minor) in _DEVICES.items():
+        try:
+            os.mknod(f"{path}/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        except OSError:
+            if name == "null":
+                text_file(b"", 0o666)(f"{path}/{name}")
+            continue
+        os.chmod(f"{path}/{name}", 0o666)
+    for name, target in _DEVICE_LINKS.items():
+        os.symlink(target, f"{path}/{name}")
+    empty_directory(0o1777)(f"{path}/shm")
+    empty_directory(0o755)(f"{path}/pts")
+
+
+def _times(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_atime_ns, found.st_mtime_ns
+
+
+def _bad_target(path: str, error: OSError) -> UserError:
+    reason = error.strerror or (
+        "it is a directory" if isinstance(error, IsADirectoryError) else "it is a file"
+    )
+    found = UserError.of(
+        "bad-mount-target",
+        f"nothing can stand at {path}: {reason}",
+        hint="mount a file on a file and a directory on a directory, below directories that exist or can be made",
+    )
+    assert isinstance(found, UserError)
+    return found
