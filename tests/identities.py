@@ -1,4 +1,5 @@
-"""Who runs a test's program: root, a user with subordinate ids, a user without."""
+"""Who runs a test's program: root, a user with subordinate ids, a user without, and one who may do
+nothing at all (see `sealed_user`)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ NOBODY = 65534
 
 
 def identity_prefix(name: str) -> tuple[list[str], int]:
-    """The command prefix and uid for `root`, `subids` or `single`; skips when this host cannot."""
+    """The command prefix and uid for `root`, `subids`, `single` or `sealed`; skips when this host cannot."""
     if os.geteuid() != 0:
         return _ourselves(name)
     if name == "root":
         return [], 0
+    if name == "sealed":
+        return [sys.executable, str(Path(__file__).with_name("sealed_user.py")), str(NOBODY)], NOBODY
     if name == "single":
         return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"], NOBODY
     if not shutil.which("newuidmap") or not shutil.which("useradd"):
@@ -31,7 +35,7 @@ def identity_prefix(name: str) -> tuple[list[str], int]:
 def _ourselves(name: str) -> tuple[list[str], int]:
     """The user that runs the tests, if that is one of this kind."""
     uid = os.geteuid()
-    if name == "root":
+    if name in ("root", "sealed"):
         pytest.skip("needs-root: switching to other users")
     ranges = Path("/etc/subuid").read_text() if os.path.exists("/etc/subuid") else ""
     names = {str(uid), pwd.getpwuid(uid).pw_name}

@@ -80,9 +80,10 @@ def test_a_missing_runtime(root_builder: Builder, context: Context, scratch: Pat
         f"mount --bind /dev/null {found}" for name in ("crun", "runc") if (found := shutil.which(name))
     )
     root_builder.prefix = ["unshare", "-m", "sh", "-c", f'{hide} && exec "$@"', "hide"]
-    err = fails(root_builder, root, status=4)
+    err = fails(root_builder, root, "--isolation", "oci", status=4)
     assert "error[no-runtime]" in err
     assert "install crun or runc" in err
+    assert root_builder.build(root).fields["arkwright.tiers"] == ["bubblewrap"]
 
 
 def test_a_build_without_steps_needs_no_runtime(root_builder: Builder, context: Context) -> None:
@@ -97,8 +98,8 @@ def test_usage_errors_exit_with_2(root_builder: Builder, context: Context) -> No
     for args, code in (
         (["--no-such-flag"], "invalid-usage"),
         (["--squash"], "not-built-yet"),
-        (["--cache-to", "type=inline"], "not-built-yet"),
-        (["--isolation", "chroot"], "invalid-usage"),
+        (["--cache-to", "type=gha"], "not-built-yet"),
+        (["--isolation", "jail"], "invalid-usage"),
     ):
         assert f"error[{code}]" in fails(root_builder, root, *args, status=2)
 

@@ -250,7 +250,6 @@ def test_garbage_is_collected_beside_the_next_build(make_builder: MakeBuilder, c
         )
     connection.close()
     other = context({"Dockerfile": "FROM busybox\nLABEL a=b\n"}, "other")
-    builder.env["ARKWRIGHT_GC"] = "off"
     builder.build(other)
     assert len(only(builder, "type=step")) == 2
     del builder.env["ARKWRIGHT_GC"]

@@ -229,6 +229,7 @@ def test_what_the_program_imports(spawn) -> None:
         "arkwright.events.types", "arkwright.exporters", "arkwright.exporters.annotations", "arkwright.exporters.base", "arkwright.exporters.outputs", "arkwright.graph",
         "arkwright.graph.ops", "arkwright.oci", "arkwright.oci.config", "arkwright.oci.descriptor",
         "arkwright.oci.digest", "arkwright.oci.platform", "arkwright.oci.reference",
+        "arkwright.sandbox", "arkwright.sandbox.spec",
     } | {name for name in loaded if name.startswith("arkwright.cli.")}  # fmt: skip
 
 

@@ -64,6 +64,10 @@ class Again(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     config: dict[str, Any] = {}
 
 
+# In JSON: at the beginning of a text, of a line in it, or behind ONBUILD.
+_RUN = re.compile(r'(?i)("|\\n|ONBUILD)[ \\t]*RUN\b')
+
+
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One case; the keys are told in README.md."""
 
@@ -99,6 +103,21 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def refused(self) -> bool:
         """Whether the case is about something refused, or found by a check."""
         return bool(self.error or self.findings)
+
+    @property
+    def runs_nothing(self) -> bool:
+        """Whether no Dockerfile of the case, nor a trigger of a base, has a RUN."""
+        places = (
+            self.dockerfile,
+            self.stdin,
+            self.context,
+            self.side,
+            self.site,
+            self.git,
+            self.bases,
+            self.again,
+        )
+        return not _RUN.search(msgspec.json.encode(places).decode())
 
     @property
     def accepted(self) -> bool:

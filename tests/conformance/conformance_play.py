@@ -66,7 +66,9 @@ class Arkwright:
         """Unpacked base, probed runtime: what no case should wait for."""
         context = self.scratch / "warm"
         context.mkdir()
-        (context / "Dockerfile").write_text('FROM busybox\nRUN ["true", "prepared"]\n')
+        (context / "Dockerfile").write_text(
+            "FROM busybox\n" if self.identity == "sealed" else 'FROM busybox\nRUN ["true", "prepared"]\n'
+        )
         self.builder.run("build", "-o", f"type=oci,dest={self.builder.home}/warm.tar", str(context))
         self.busybox_ids = read_oci_archive(self.builder.home / "warm.tar").diff_ids[:1]
 

@@ -1,7 +1,10 @@
-"""Every case of the conformance suite, as root and as a user with subordinate ids."""
+"""Every case of the conformance suite, as root and as a user with subordinate ids; those without RUN as
+a user who may do nothing."""
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable
 
 import pytest
@@ -17,5 +20,29 @@ def test_case(case: Case, identity: str, player: Callable[[str], Arkwright], cas
         pytest.skip(f"root-only: {case.root_only}")
     if tool_missing(case):
         pytest.skip(f"needs-{tool_missing(case)}: this case's world")
+    _play(case, identity, player, case_site)
+
+
+# What a case says of files and layers depends on how trees are made; the rest is the front end's.
+_WITHOUT_RUN = [case for case in load_all() if case.runs_nothing]
+_OF_TREES = [case for case in _WITHOUT_RUN if case.accepted and (case.tree or case.layers is not None)]
+_SAMPLE = random.Random(5).sample(_OF_TREES, 120) + random.Random(5).sample(_WITHOUT_RUN, 20)
+_TAKEN = (
+    _WITHOUT_RUN if os.environ.get("ARKWRIGHT_SOAK") else list({case.id: case for case in _SAMPLE}.values())
+)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", _TAKEN, ids=lambda case: case.id)
+def test_case_without_privileges(case: Case, player: Callable[[str], Arkwright], case_site: CaseSite) -> None:
+    """What starts nothing works for a user with no capability, no subordinate ids, no namespaces."""
+    if case.root_only:
+        pytest.skip(f"root-only: {case.root_only}")
+    if tool_missing(case):
+        pytest.skip(f"needs-{tool_missing(case)}: this case's world")
+    _play(case, "sealed", player, case_site)
+
+
+def _play(case: Case, identity: str, player: Callable[[str], Arkwright], case_site: CaseSite) -> None:
     found = player(identity).differences(case, case_site)
     assert not found, f"{case.id} ({case.source})\n" + "\n".join(found)

@@ -14,15 +14,19 @@ from arkwright.sandbox.agent import AgentForward
 
 
 def _serve(listener: socket.socket) -> None:
-    """An agent that answers each question on a connection until its end."""
+    """An agent that answers each question on each connection until its end."""
     while True:
         try:
             client = listener.accept()[0]
         except OSError:
             return
-        with client:
-            while question := client.recv(1000):
-                client.sendall(question.upper())
+        threading.Thread(target=_answer, args=(client,), daemon=True).start()
+
+
+def _answer(client: socket.socket) -> None:
+    with client:
+        while question := client.recv(1000):
+            client.sendall(question.upper())
 
 
 def test_forward(tmp_path: Path) -> None:

@@ -928,6 +928,19 @@ def a_kill_in_the_middle_leaves_a_working_store(case: Case) -> None:
         assert sorted(os.listdir(root_path + "/layers")) == sorted([first, layer.id])
 
 
+@check
+def files_put_into_a_tree_on_nothing_are_a_layer_that_is_there(case: Case) -> None:
+    active = case.snapshotter.prepare(())
+    active.fill(lambda directory: _write(Path(directory, "f"), "x"))
+    layer = active.commit()
+    assert case.snapshotter.has(layer)
+    assert set(case.diff(layer.id)) == {"f"}
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 class SnapshotterSuite:
     """Subclass it, and give it a fixture `run` that calls a check with a `Case`."""
 

@@ -24,6 +24,7 @@ from arkwright.ops.exec import ExecMeans
 from arkwright.ops.resolver import OpResolver
 from arkwright.ops.source import Pins
 from arkwright.ops.trees import ImageLayers, Trees
+from arkwright.sandbox.spec import StepLimits
 from arkwright.snapshot.layers import LayerRecords
 from arkwright.sources.base import FileSource
 from arkwright.sources.image import StoreImageSource
@@ -61,6 +62,7 @@ class Means:
         self.tls_verify = inputs.tls_verify
         self.step_env: tuple[str, ...] = ()
         self.isolation = "auto"
+        self.limits = StepLimits()
         self.on_error = ""
         self.emulations: dict[str, Emulation] = {}
         # Why everything is being stopped, when it is not the user's wish.
@@ -198,10 +200,9 @@ class Means:
         self._alone = profile
 
     def readable(self, layer_id: str) -> bool:
-        """Whether a layer and what it was made on are best read as blobs: they are here or can be
-        fetched, and nobody has unpacked them."""
+        """Whether the blobs of a layer, and of what it was made on, are here or can be fetched."""
         layer = self.layers.get(layer_id)
-        if layer is None or layer.unpacked:
+        if layer is None:
             return False
         here = any(self.store.content.has(blob.digest) for blob in layer.blobs.values())
         if not (here or layer.remote or self.image_layers.knows(layer_id)):
@@ -233,6 +234,7 @@ class Means:
                     fill_cache_mount=self.fill_cache_mount,
                     stopped_by=self.stopped_by,
                     on_error=self.on_error,
+                    limits=self.limits,
                 )
             return self._exec_means
 

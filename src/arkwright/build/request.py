@@ -11,6 +11,7 @@ from arkwright.cache.remote_options import RemoteSpec
 from arkwright.exporters.base import Output
 from arkwright.graph.ops import Ulimit
 from arkwright.oci.platform import Platform
+from arkwright.sandbox.spec import StepLimits
 
 
 class BuildTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     `context` is a directory path, a URL, a git URL or `-`; `dockerfile` a path, a URL, `-`, or
     empty for the default in the context. `named_contexts` maps NAME (lower-cased, maybe with
     `::platform`) to what the user wrote. `isolation` is one of `sandbox.choice.ISOLATIONS`:
-    `auto` is the strongest that works. `allow` lists the entitlements of steps (`security.insecure`). `on_error` `shell` opens a shell where a step
+    `auto` is the strongest that works. `limits` is what one step may take. `allow` lists the entitlements of steps (`security.insecure`). `on_error` `shell` opens a shell where a step
     failed, on the caller's terminal. `epoch` is None for "from the git context, else the
     constant". `jobs` 0 means one per CPU.
     """
@@ -62,6 +63,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     shm_size: int = 0
     pull: bool = False
     isolation: str = "auto"
+    limits: StepLimits = StepLimits()
     allow: tuple[str, ...] = ()
     jobs: int = 0
     memory: int = 0

@@ -194,7 +194,7 @@ class _Line:
         )
         means.step_env = self._compiled.step_env
         means.isolation, means.on_error = self._request.isolation, self._request.on_error
-        means.emulations = self._emulations
+        means.emulations, means.limits = self._emulations, self._request.limits
         request, definitions = self._request, [image.definition for image in self._compiled.images]
         weights = {name: Weight(one.cpus, one.memory) for name, one in request.step_weights.items()}
         profile = self._exports(((),) * len(definitions), ())[0].profiles()[0]

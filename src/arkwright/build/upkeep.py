@@ -26,7 +26,7 @@ from arkwright.oci.descriptor import Descriptor
 from arkwright.store.store import Store
 
 if TYPE_CHECKING:
-    from arkwright.linux.worker import Worker
+    pass
 
 _PATIENCE_S = 0.5
 _POLL_S = 0.05
@@ -133,12 +133,12 @@ def _collect(root_path: str, limits: Limits, *, due: bool) -> int:
     """Collect in a worker, which may read and delete every file; the store's size, -1 if it was in use."""
     if len(os.listdir("/proc/self/task")) != 1:
         return -1
-    from arkwright.linux.worker import run_in_worker
+    from arkwright.build.store_work import on_store
 
-    def body(worker: Worker) -> bytes:
+    def body() -> bytes:
         return b"%d" % _collect_here(root_path, limits, due=due)
 
-    return int(run_in_worker(body, store_root_path=root_path))
+    return int(on_store(body, root_path))
 
 
 def _collect_here(root_path: str, limits: Limits, *, due: bool) -> int:

@@ -23,7 +23,7 @@ from arkwright.cache.sizes import BUCKET as SIZES
 from arkwright.cache.sizes import LayerSizes, disk_size
 from arkwright.cache.uses import USES
 from arkwright.snapshot.layers import BUCKET as LAYERS
-from arkwright.snapshot.layers import directory_path
+from arkwright.snapshot.layers import TIMES, directory_path
 from arkwright.snapshot.publish import discard_unrecorded
 from arkwright.store import gc
 from arkwright.store.store import Store
@@ -129,6 +129,7 @@ def _forget(store: Store, plan: Plan) -> None:
         _keep_only(store, FAILED_STEPS, plan.failed.__contains__)
         _keep_only(store, LAYERS, plan.layers.__contains__)
         _keep_only(store, SIZES, plan.layers.__contains__)
+        _keep_only(store, TIMES, plan.layers.__contains__)
         _keep_only(store, RESOLVED, plan.resolved.__contains__)
         wanted = plan.blobs | {
             blob.digest for id in plan.layers for blob in plan.inventory.layers[id].blobs.values()

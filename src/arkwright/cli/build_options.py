@@ -69,6 +69,19 @@ _STEPS: tuple[_Decorator, ...] = (
     click.option("--on-error", type=click.Choice(("fail", "shell")), default="fail", help="What a failed step leads to: the end, or first a shell in its state, with its mounts, on this terminal. [default: fail]"),
 )  # fmt: skip
 
+_LIMITS: tuple[_Decorator, ...] = (
+    click.option("-m", "--memory", metavar="SIZE", help="Memory of one step, such as 512m; a step that wants more is killed, and the failure says so."),
+    click.option("--memory-swap", metavar="SIZE", help="Memory and swap of one step together; -1 is unlimited. [default: twice --memory]"),
+    click.option("--cpus", type=float, metavar="N", help="How many CPUs' time one step may use, such as 1.5."),
+    click.option("-c", "--cpu-shares", type=click.IntRange(2, 262144), metavar="N", help="A step's share of the CPUs when they are busy; others have 1024."),
+    click.option("--cpu-period", type=click.IntRange(1000, 1000000), metavar="MICROSECONDS", help="The period of --cpu-quota. [default: 100000]"),
+    click.option("--cpu-quota", type=click.IntRange(-1), metavar="MICROSECONDS", help="CPU time of one step in each period."),
+    click.option("--cpuset-cpus", metavar="LIST", help="The CPUs that steps may run on, such as 0-2,4."),
+    click.option("--pids-limit", type=click.IntRange(-1), metavar="N", help="Processes and threads of one step; -1 is unlimited."),
+    click.option("--step-timeout", metavar="DURATION", help="Stop a step that runs for longer, such as 90s or 2h."),
+    click.option("--max-output", metavar="SIZE", help="Stop a step that writes more output."),
+)  # fmt: skip
+
 _CALLS: tuple[_Decorator, ...] = (
     switch("--check", help="Check the Dockerfile instead of building; short for --call check."),
     click.option("--call", default="build", metavar="METHOD[,format=FORMAT]", help="What to do: `build`; `check` the Dockerfile; list its `targets`; `outline` what the target takes. FORMAT is text, json, or (for check) sarif. [default: build]"),
@@ -87,6 +100,7 @@ _THEMES = {
     "Result": _RESULT,
     "Cache": _CACHE,
     "Steps": _STEPS,
+    "Limits of each step": _LIMITS,
     "Instead of a build": _CALLS,
     "Program": _PROGRAM,
 }

@@ -9,6 +9,7 @@ from arkwright.build.request import BuildRequest, BuildTarget
 from arkwright.cache.remote_options import RemoteSpec, parse_cache_from, parse_cache_to
 from arkwright.cli import values
 from arkwright.cli.build_options import ENTITLEMENTS
+from arkwright.cli.limits import step_limits
 from arkwright.cli.targets import targets
 from arkwright.cli.weights import step_weights
 from arkwright.diagnostics.errors import UsageError
@@ -49,6 +50,7 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
         shm_size=values.size("--shm-size", options["shm_size"]) if options["shm_size"] else 0,
         pull=options["pull"],
         isolation="auto" if options["isolation"] == "default" else options["isolation"],
+        limits=step_limits(options),
         allow=_entitlements(options["allow"]),
         jobs=options["jobs"],
         memory=values.size("--jobs-memory", options["jobs_memory"]) if options["jobs_memory"] else 0,

@@ -45,26 +45,26 @@ _FORM = click.option(
 def in_store(
     invocation: Invocation, root_path: str | None, body: Callable[[Store], Any], *, wait_s: float = -1
 ) -> Any:
-    """What `body` says of the store, as builtins; it runs in the worker, where every file of the
-    store can be read and deleted. From `wait_s` 0 on it has the store for itself.
+    """What `body` says of the store, as builtins; it runs where every file of the store can be
+    read and deleted (see `build.store_work`). From `wait_s` 0 on it has the store for itself.
 
     Raises `UserError` `store-in-use` after `wait_s`.
     """
-    from arkwright.linux.worker import Worker, run_in_worker
+    from arkwright.build.store_work import on_store
     from arkwright.store.store import Store
 
     path = invocation.store_root(root_path)
     # Errors about the directory itself come from here, with the caller's own rights.
     Store.open(path).close()
 
-    def inside(worker: Worker) -> bytes:
+    def inside() -> bytes:
         with Store.open(path) as store:
             if wait_s < 0:
                 return msgspec.json.encode(body(store))
             with store.exclusive(wait_s):
                 return msgspec.json.encode(body(store))
 
-    return msgspec.json.decode(run_in_worker(inside, store_root_path=os.path.realpath(path)))
+    return msgspec.json.decode(on_store(inside, os.path.realpath(path)))
 
 
 def duration_s(option: str, text: str) -> float:

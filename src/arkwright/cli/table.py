@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "fsck": Entry("cache", "fsck", "Check the store, and repair it."),
     },
     "Other": {
+        "doctor": Entry("doctor", "doctor", "Say what this host can do, and how to fix the rest."),
         "completion": Entry("completion", "completion", "Print the completion script of a shell."),
     },
 }

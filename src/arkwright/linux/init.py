@@ -156,7 +156,7 @@ class _Server:
             if not strays:
                 return
             for stray in strays:
-                for pid in (*jails.descendants(stray), stray):
+                for pid in filter(None, (*jails.descendants(stray), stray)):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):

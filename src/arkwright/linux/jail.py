@@ -174,7 +174,7 @@ def _end_all() -> None:
     """Kill every descendant, and those that come while this is going on."""
     own = os.getpid()
     while True:
-        for pid in descendants(own):
+        for pid in filter(None, descendants(own)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         try:
@@ -188,12 +188,25 @@ def descendants(top_pid: int) -> list[int]:
     """Every process below `top_pid`, from one look at /proc."""
     children = children_by_parent()
     found: list[int] = []
-    waiting = [top_pid]
+    shown = int(os.readlink("/proc/self"))
+    foreign = shown != os.getpid()
+    waiting = [shown if foreign and top_pid == os.getpid() else top_pid]
     while waiting:
         below = children.get(waiting.pop(), [])
         found += below
         waiting += below
-    return found
+    return [own_pid(pid) for pid in found] if foreign else found
+
+
+def own_pid(shown_pid: int) -> int:
+    """The pid here of a process that /proc, being that of an outer pid namespace, shows as
+    another: the last field of NSpid, proc_pid_status(5). An ended process is pid 0."""
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{shown_pid}/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("NSpid:"):
+                    return int(line.split()[-1])
+    return 0
 
 
 def children_by_parent() -> dict[int, list[int]]:

@@ -129,6 +129,11 @@ def _identity(kind: str) -> tuple[IdRange, ...]:
     return tuple(found)
 
 
+def subordinate_ids_fix() -> str:
+    """What gives this user subordinate ids."""
+    return _FIX_SUBIDS.replace("NAME", _own_names()[-1])
+
+
 def _own_names() -> list[str]:
     import pwd
 

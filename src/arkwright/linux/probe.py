@@ -39,17 +39,21 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError(name)
 
 
-def probe() -> HostReport:
-    """Look at this host as this user."""
+def probe(work_path: str | None = None) -> HostReport:
+    """Look at this host as this user; `work_path` is where files may be made (default: /tmp)."""
     return HostReport(
         findings=(
             _kernel(),
             _user_namespace(),
             _subordinate_ids(),
-            *_in_worker(),
-            *(_runtime(name) for name in ("crun", "runc")),
+            *_in_worker(work_path),
+            *(_program(name, name, name, "runs steps") for name in ("crun", "runc")),
+            _program("bubblewrap", "bwrap", "bubblewrap", "runs steps where no OCI runtime does"),
+            _chroot(),
+            _program("newuidmap", "newuidmap", "uidmap", "maps subordinate ids", version=False),
             _control_groups(),
             _seccomp(),
+            _emulation(work_path),
         )
     )
 
@@ -79,25 +83,29 @@ def _subordinate_ids() -> Finding:
         return Finding(name="subordinate-ids", ok=True, reason="not needed by root")
     maps = namespaces.plan_id_maps()
     if maps.single_id:
-        refusal = namespaces.unmapped_id("user", 1, maps.reason)
-        return _failed("subordinate-ids", refusal)
+        fix = namespaces.subordinate_ids_fix()
+        return Finding(name="subordinate-ids", ok=False, reason=maps.reason, fix=fix)
     count = sum(item.count for item in maps.uids)
     return Finding(name="subordinate-ids", ok=True, reason=f"{count} user ids can be mapped")
 
 
-def _in_worker() -> list[Finding]:
+def _in_worker(work_path: str | None) -> list[Finding]:
     """Try the worker's namespaces, then an overlay in them."""
 
     def body(worker: Worker) -> bytes:
         found = [Finding(name="worker", ok=True, reason="; ".join(worker.facts) or "all namespaces work")]
         found.append(_attempt("overlay", lambda: _try_overlay(worker.runtime_path)))
+        found.append(_proc(worker))
         return msgspec.json.encode(found)
 
-    with tempfile.TemporaryDirectory(prefix="arkwright-probe-") as store_root_path:
+    with tempfile.TemporaryDirectory(prefix="arkwright-probe-", dir=work_path) as store_root_path:
         try:
             data = run_in_worker(body, store_root_path=store_root_path, plain="never")
         except ArkwrightError as error:
-            return [_failed("worker", error)]
+            lacking = [
+                Finding(name=name, ok=False, reason="needs the worker") for name in ("overlay", "proc")
+            ]
+            return [_failed("worker", error), *lacking]
     return msgspec.json.decode(data, type=list[Finding])
 
 
@@ -128,10 +136,25 @@ def _failed(name: str, error: ArkwrightError) -> Finding:
     return Finding(name=name, ok=False, reason=str(error), fix=error.diagnostics[0].hint or "")
 
 
-def _runtime(name: str) -> Finding:
-    path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+def _proc(worker: Worker) -> Finding:
+    if not worker.proc_refused:
+        return Finding(name="proc", ok=True, reason="steps get a /proc of their own")
+    return Finding(
+        name="proc",
+        ok=False,
+        reason="the kernel refuses a new /proc, as files of this one are masked; steps see the builder's",
+        fix="start this container with an unmasked /proc (docker: --security-opt systempaths=unconfined, "
+        "podman: --security-opt unmask=ALL, Kubernetes: procMount: Unmasked)",
+    )
+
+
+def _program(name: str, program: str, package: str, what: str, *, version: bool = True) -> Finding:
+    path = shutil.which(program) or shutil.which(program, path="/usr/local/sbin:/usr/sbin:/sbin")
+    fix = f"install the package {package}"
     if path is None:
-        return Finding(name=name, ok=False, reason="not installed", fix=f"install the package {name}")
+        return Finding(name=name, ok=False, reason=f"not installed; it {what}", fix=fix)
+    if not version:
+        return Finding(name=name, ok=True, reason=path)
     import subprocess
 
     try:
@@ -139,24 +162,60 @@ def _runtime(name: str) -> Finding:
             [path, "--version"], capture_output=True, text=True, timeout=10, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding(
-            name=name, ok=False, reason=f"{path}: {error}", fix=f"install the package {name} again"
-        )
-    version = said.split("\n", 1)[0].rpartition(" ")[2]
-    return Finding(name=name, ok=True, reason=f"{path}, version {version}")
+        return Finding(name=name, ok=False, reason=f"{path}: {error}", fix=f"{fix} again")
+    number = said.split("\n", 1)[0].rpartition(" ")[2]
+    return Finding(name=name, ok=True, reason=f"{path}, version {number}")
+
+
+def _chroot() -> Finding:
+    lacking = namespaces.lacks_for_chroot()
+    if not lacking:
+        return Finding(name="chroot", ok=True, reason="this process may change roots and owners")
+    return Finding(
+        name="chroot",
+        ok=False,
+        reason="without namespaces this process lacks " + ", ".join(lacking),
+        fix="only where namespaces are forbidden: run as root with the engine's default capabilities",
+    )
 
 
 def _control_groups() -> Finding:
     root = "/sys/fs/cgroup"
     if os.path.exists(f"{root}/cgroup.controllers"):
-        kind = "version 2"
-    elif os.path.ismount(f"{root}/unified"):
-        kind = "hybrid; the unified tree is hidden from steps, which crun 1.8 needs"
+        kind, place = "version 2", _own_group(root, "0::")
+        controllers = _read(f"{place}/cgroup.controllers")
+        writable = os.access(f"{place}/cgroup.procs", os.W_OK) and "memory" in controllers
     elif os.path.ismount(root):
-        kind = "version 1"
+        kind = "hybrid" if os.path.ismount(f"{root}/unified") else "version 1"
+        writable = os.access(_own_group(f"{root}/memory", ":memory:"), os.W_OK)
     else:
-        kind = "none"
-    return Finding(name="cgroups", ok=True, reason=kind)
+        kind, writable = "none", False
+    reason = f"{kind}; steps " + ("can be limited by them" if writable else "are limited by rlimits only")
+    fix = (
+        "run builds in a scope of their own: systemd-run --user --scope -p Delegate=yes arkwright build …"
+        if kind == "version 2"
+        else "boot with control groups of version 2 (systemd.unified_cgroup_hierarchy=1), or run as root"
+    )
+    return Finding(name="cgroups", ok=writable, reason=reason, fix="" if writable else fix)
+
+
+def _own_group(root: str, marker: str) -> str:
+    for line in _read("/proc/self/cgroup").splitlines():
+        if marker in line:
+            return root + line.partition(marker)[2].rstrip("/")
+    return root
+
+
+def _emulation(work_path: str | None) -> Finding:
+    """Whether programs of another common architecture run in a step."""
+    from arkwright.linux.emulation import find_emulations
+    from arkwright.oci.platform import host_platform
+
+    wanted = "amd64" if host_platform().architecture == "arm64" else "arm64"
+    with tempfile.TemporaryDirectory(prefix="arkwright-probe-", dir=work_path) as path:
+        found = find_emulations((wanted,), path)[wanted]
+    reason = f"programs for {wanted} run here" if found.ok else found.reason
+    return Finding(name="emulation", ok=found.ok, reason=reason, fix=found.fix)
 
 
 def _seccomp() -> Finding:

@@ -19,10 +19,19 @@ from arkwright.graph.definition import Vertex
 from arkwright.graph.ops import CopyAction, ExecOp, Mount
 from arkwright.ops.contexts import ReaderOf
 from arkwright.ops.exec_mounts import MountPlan
+from arkwright.ops.exec_watch import StepWatch
 from arkwright.ops.redact import Redactor
 from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.ops.trees import Trees
-from arkwright.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Rlimit, Sandbox, StepSpec, StepStatus
+from arkwright.sandbox.spec import (
+    DEFAULT_HOSTNAME,
+    DEFAULT_SHM_SIZE,
+    Rlimit,
+    Sandbox,
+    StepLimits,
+    StepSpec,
+    StepStatus,
+)
 from arkwright.solver.result import Key, Result
 from arkwright.sources.base import Session
 from arkwright.store.metadata import Metadata
@@ -69,6 +78,7 @@ class ExecMeans(msgspec.Struct, frozen=True):
     emulations: dict[str, Emulation] = {}
     fill_cache_mount: Callable[[str, str], bool] = lambda cache_id, path: False
     tiers: set[str] = msgspec.field(default_factory=set)
+    limits: StepLimits = StepLimits()
     stopped_by: Callable[[], ArkwrightError | None] = lambda: None
     on_error: str = ""
 
@@ -193,7 +203,7 @@ class ExecOperation:
             security=op.security, extra_hosts=op.extra_hosts, secret_env=plan.secret_env,
             rlimits=tuple(Rlimit(limit.name, limit.soft, limit.hard) for limit in op.ulimits),
             readonly_root=plan.readonly_root, hostname=op.hostname or DEFAULT_HOSTNAME,
-            shm_size=op.shm_size or DEFAULT_SHM_SIZE,
+            shm_size=op.shm_size or DEFAULT_SHM_SIZE, limits=means.limits,
         )  # fmt: skip
 
     def _output(self, stream: EventStream, tail: deque[bytes]) -> Callable[[int, bytes], None]:
@@ -247,10 +257,11 @@ class ExecOperation:
 def _run(
     means: ExecMeans, spec: StepSpec, root: str, output: Redactor, cancelled: threading.Event
 ) -> StepStatus:
+    watch = StepWatch(cancelled, spec.limits)
     try:
-        return means.sandbox.run(spec, root, output, cancelled=cancelled)
+        return means.sandbox.run(spec, root, watch.counted(output), cancelled=watch)
     except Cancelled as error:
-        cause = means.stopped_by()
+        cause = watch.cause or means.stopped_by()
         if cause is None:
             raise
         raise cause from error

@@ -12,6 +12,7 @@ import itertools
 import os
 import select
 import shutil
+import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,13 @@ from typing import Any
 
 import msgspec
 
-from arkwright.diagnostics.errors import ArkwrightError, HostUnsupported
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled, HostUnsupported
 from arkwright.layer.rooted import Root
 from arkwright.linux.jail import Jail
-from arkwright.linux.worker import Worker
+from arkwright.linux.worker import Child, Worker
 from arkwright.sandbox.bundle import BundleMount
 from arkwright.sandbox.jailed import JailedStep, confined, environment_map, run_jailed
+from arkwright.sandbox.limited import limited
 from arkwright.sandbox.spec import Output, StepSpec, StepStatus
 from arkwright.sandbox.status import status_of
 from arkwright.sandbox.step import confinement, planned
@@ -50,6 +52,7 @@ class _Made(msgspec.Struct, frozen=True):
 
     pid: int
     said_reader: int
+    child: Child
 
     def run(
         self,
@@ -61,7 +64,11 @@ class _Made(msgspec.Struct, frozen=True):
     ) -> int:
         """As `run_jailed`, with bwrap's words in place of ours when it was at fault."""
         try:
-            return run_jailed(worker, step, output, stopped, stdio)
+            return run_jailed(worker, step, output, lambda: stopped() or self.child.was_killed(), stdio)
+        except Cancelled:
+            if stopped():
+                raise
+            return 128 + signal.SIGKILL  # as when a runtime is killed
         except HostUnsupported as error:
             poll = select.poll()
             poll.register(self.said_reader, select.POLLIN)
@@ -123,13 +130,16 @@ class BubblewrapSandbox:
         def stopped() -> bool:
             return self._worker.cancelled.is_set() or (cancelled is not None and cancelled.is_set())
 
-        with self._directory("step") as step_path:
+        with self._directory("step") as step_path, limited(spec, self._worker, self._notify) as within:
+            spec = within.spec
             with planned(spec, root, self._worker, step_path) as document:
                 argv = [_program(), *arguments(document)]
                 with self._namespaces(argv) as made:
                     step = self._step(spec, root, document, made.pid)
+                    step = msgspec.structs.replace(step, jail=within.jail(step.jail), fds=within.fds)
                     code = made.run(self._worker, step, output, stopped, stdio)
-        return status_of(code, tier)
+            oom = within.oom()
+        return status_of(code, tier, oom=oom)
 
     def _notify(self, text: str) -> None:
         with self._lock:
@@ -177,7 +187,7 @@ class BubblewrapSandbox:
             finally:
                 os.close(info_writer)
                 os.close(said_writer)
-            yield _Made(_read_info(info_reader, said_reader), said_reader)
+            yield _Made(_read_info(info_reader, said_reader), said_reader, child)
         finally:
             if child is not None:
                 child.kill()

@@ -23,6 +23,7 @@ from arkwright.sandbox import bundle, network
 from arkwright.sandbox.agent import AgentForward
 from arkwright.sandbox.bundle import Confinement
 from arkwright.sandbox.jailed import JailedStep, confined, environment_map, run_jailed
+from arkwright.sandbox.limited import limited
 from arkwright.sandbox.mountpoints import MountPoints, Target, in_mounting_order
 from arkwright.sandbox.spec import Bind, Output, Secret, SshSocket, StepMount, StepSpec, StepStatus, Tmpfs
 from arkwright.sandbox.standins import StandIns, copy_of, devices, empty_directory, text_file
@@ -31,9 +32,12 @@ from arkwright.sandbox.step import confinement, require_mapped
 from arkwright.sandbox.users import resolve_user
 
 _FIX = "use a host that allows user namespaces; arkwright doctor says how"
-_NOTICE = (
+_PLAIN = (
     "steps are isolated by chroot only: they share the processes and the network of the builder, and have "
     "no /proc and no /sys"
+)
+_NAMESPACED = (
+    "steps are isolated by chroot in a user namespace: they share the builder's network and its view of /proc"
 )
 
 
@@ -77,22 +81,26 @@ class ChrootSandbox:
         with self._lock:
             first, self._noticed = not self._noticed, True
         if first:
-            self._notice(_NOTICE)
+            self._notice(_NAMESPACED if self._worker.namespaced else _PLAIN)
         step_path = os.path.join(self._worker.runtime_path, f"chroot-{next(self._numbers)}")
         os.mkdir(step_path, 0o700)
         try:
-            with self._prepared(spec, root, step_path) as step:
+            with (
+                limited(spec, self._worker, self._notice) as within,
+                self._prepared(within.spec, root, step_path) as step,
+            ):
                 code = run_jailed(
                     self._worker,
-                    step,
+                    msgspec.structs.replace(step, jail=within.jail(step.jail), fds=within.fds),
                     output,
                     lambda: self._worker.cancelled.is_set() or (cancelled is not None and cancelled.is_set()),
                     stdio,
                 )
+                oom = within.oom()
         finally:
             with contextlib.suppress(OSError):
                 os.rmdir(step_path)
-        return status_of(code, tier)
+        return status_of(code, tier, oom=oom)
 
     @contextlib.contextmanager
     def _prepared(self, spec: StepSpec, root_path: str, step_path: str) -> Iterator[JailedStep]:
@@ -103,7 +111,7 @@ class ChrootSandbox:
             points = stack.enter_context(MountPoints(root))
             aside_path = f"{os.path.realpath(root_path)}.aside-{os.urandom(6).hex()}"
             stands = stack.enter_context(StandIns(root, points, aside_path))
-            _system(spec, stands, points)
+            self._system(spec, stands, points)
             by_target = {_target(mount): mount for mount in spec.mounts}
             for target in in_mounting_order(by_target):
                 self._stand_in(by_target[target], stands, stack)
@@ -119,6 +127,29 @@ class ChrootSandbox:
                 jail=msgspec.structs.replace(jail, root_path=os.path.realpath(root_path), cwd=spec.cwd),
                 terminal=spec.terminal,
             )
+
+    def _system(self, spec: StepSpec, stands: StandIns, points: MountPoints) -> None:
+        """/dev, the files of the resolver, and the builder's /proc and /sys where mounts are allowed;
+        elsewhere empty directories."""
+        may_mount = self._worker.namespaced
+        stands.reserve(("/proc/.", "/sys/.", "/dev", "/etc/hosts", *(mount.dest for mount in spec.mounts)))
+        for path in ("/proc", "/sys"):
+            points.make_directory(path)
+            if may_mount:
+                stands.bind_directory(path, path, readonly=path == "/sys")
+        try:
+            stands.place("/dev", lambda path: devices(path, stands.bind if may_mount else None), is_dir=True)
+        except OSError as error:
+            fix = "allow the builder's container to make device nodes (CAP_MKNOD)"
+            raise HostUnsupported.of(
+                "isolation-too-weak",
+                f"chroot isolation needs device nodes such as /dev/null: {error.strerror}",
+                hint=fix,
+                details={"probe": {"isolation": "chroot", "wanted": "mknod"}, "fix": fix},
+            ) from error
+        hosts = network.hosts_file(spec.hostname, spec.extra_hosts)
+        stands.place("/etc/hosts", text_file(hosts), is_dir=False)
+        stands.place("/etc/resolv.conf", text_file(network.resolv_conf(own_network=False)), is_dir=False)
 
     def _stand_in(self, mount: StepMount, stands: StandIns, stack: contextlib.ExitStack) -> None:
         match mount:
@@ -169,16 +200,6 @@ def _require_possible(spec: StepSpec) -> None:
 def _target(mount: StepMount) -> Target:
     is_dir = isinstance(mount, Tmpfs) or (isinstance(mount, Bind) and os.path.isdir(mount.source))
     return Target(mount.dest, is_dir)
-
-
-def _system(spec: StepSpec, stands: StandIns, points: MountPoints) -> None:
-    """/dev, empty directories where /proc and /sys would be, and the files of the resolver."""
-    for path in ("/proc", "/sys"):
-        points.prepare(Target(path, is_dir=True))
-    stands.place("/dev", devices, is_dir=True)
-    hosts = network.hosts_file(spec.hostname, spec.extra_hosts)
-    stands.place("/etc/hosts", text_file(hosts), is_dir=False)
-    stands.place("/etc/resolv.conf", text_file(network.resolv_conf(own_network=False)), is_dir=False)
 
 
 def _require_directory(root: Root, path: str) -> None:

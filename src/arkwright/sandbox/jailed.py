@@ -26,11 +26,13 @@ _SYS_CHROOT = "CAP_SYS_CHROOT"
 
 
 class JailedStep(msgspec.Struct, frozen=True, kw_only=True):
-    """A command, its environment and how it is confined; `terminal` keeps the caller's session."""
+    """A command, its environment and how it is confined; `fds` are those that the jail uses, by
+    number of the child; `terminal` keeps the caller's session."""
 
     argv: list[str]
     env: Mapping[str, str]
     jail: Jail
+    fds: Mapping[int, int] = {}
     terminal: bool = False
 
 
@@ -73,6 +75,7 @@ def run_jailed(
             fds = dict(enumerate(stdio)) if stdio is not None else dict(pipes.writers)
             report_fd = 3
             fds[report_fd] = writer
+            fds.update(step.fds)
             jail = msgspec.structs.replace(step.jail, report_fd=report_fd)
             child = worker.spawn(step.argv, env=step.env, fds=fds, setsid=not step.terminal, jail=jail)
             os.close(writer)

@@ -86,6 +86,13 @@ class MountPoints:
         self._mounted.append((canonical, target.source))
         return "/" + canonical
 
+    def make_directory(self, path: str) -> None:
+        """Make sure that a directory exists, on which nothing is mounted. Raises `OSError`."""
+        canonical = self._root.resolve(path)
+        if canonical:
+            with _lock:
+                self._make(self._root, canonical, is_dir=True)
+
     def _make_in_place(self, canonical: str, is_dir: bool) -> None:
         """Find the mount, or the root, in which the path stands, and make it there."""
         for mounted, source in reversed(self._mounted):

@@ -22,7 +22,9 @@ import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, HostUnsupported
 from arkwright.linux.init import init_died
+from arkwright.linux.jail import Jail
 from arkwright.linux.worker import Child, Worker
+from arkwright.sandbox.limited import Limited, limited
 from arkwright.sandbox.pump import OutputPipes
 from arkwright.sandbox.spec import Bind, Output, StepSpec, StepStatus
 from arkwright.sandbox.status import status_of
@@ -194,14 +196,16 @@ class RuntimeSandbox:
         def stopped() -> bool:
             return self._worker.cancelled.is_set() or (cancelled is not None and cancelled.is_set())
 
-        with self._directory("step") as step_path:
-            with prepared(spec, root, self._worker, step_path) as bundle_path:
-                container = _Container(self._worker, runtime, bundle_path, os.path.basename(step_path))
+        with self._directory("step") as step_path, limited(spec, self._worker, self._notify) as within:
+            with prepared(within.spec, root, self._worker, step_path) as bundle_path:
+                name = os.path.basename(step_path)
+                container = _Container(self._worker, runtime, bundle_path, name, within)
                 code = container.run(output, stopped, stdio)
                 failure = container.failure() if code else ""
+            oom = within.oom()
         if failure:
             return StepStatus(status=_refused(failure, runtime), tier=self._tier_of(runtime))
-        return status_of(code, self._tier_of(runtime))
+        return status_of(code, self._tier_of(runtime), oom=oom)
 
     def _tier_of(self, runtime: _Runtime) -> str:
         return runtime.name + ("+userns" if self._worker.rootless else "")
@@ -210,8 +214,11 @@ class RuntimeSandbox:
 class _Container:
     """One step, from the runtime's start to its end."""
 
-    def __init__(self, worker: Worker, runtime: _Runtime, bundle_path: str, name: str) -> None:
+    def __init__(
+        self, worker: Worker, runtime: _Runtime, bundle_path: str, name: str, within: Limited
+    ) -> None:
         self._worker = worker
+        self._within = within
         self._name = name
         self._bundle_path = bundle_path
         self._log_path = os.path.join(os.path.dirname(bundle_path), "log")
@@ -228,7 +235,9 @@ class _Container:
         """The runtime's exit status, negative for a signal. Nothing of the step is left after."""
         with OutputPipes() as pipes:
             fds = dict(enumerate(stdio)) if stdio is not None else pipes.writers
-            child = self._spawn(["run", f"--bundle={self._bundle_path}", self._name], fds)
+            jail = self._within.jail(Jail(keeper=False)) if self._within.any else None
+            command = ["run", f"--bundle={self._bundle_path}", self._name]
+            child = self._spawn(command, {**fds, **self._within.fds}, jail)
             pipes.close_writers()
             try:
                 # A runtime that was killed leaves its container, which holds the pipes.
@@ -245,8 +254,9 @@ class _Container:
             raise init_died()
         return code
 
-    def _spawn(self, arguments: list[str], fds: dict[int, int]) -> Child:
-        return self._worker.spawn([*self._argv, *arguments], env={"PATH": _SEARCH_PATH}, fds=fds)
+    def _spawn(self, arguments: list[str], fds: dict[int, int], jail: Jail | None = None) -> Child:
+        argv = [*self._argv, *arguments]
+        return self._worker.spawn(argv, env={"PATH": _SEARCH_PATH}, fds=fds, jail=jail)
 
     def _ended(self, child: Child, stopped: Callable[[], bool]) -> bool:
         if child.was_killed():

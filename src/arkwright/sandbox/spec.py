@@ -65,6 +65,25 @@ class Rlimit(msgspec.Struct, frozen=True):
     hard: int
 
 
+class StepLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step may take; 0 and empty are no limit. Enters no cache key.
+
+    `memory` and `memory_swap` (both together; -1: unlimited) in bytes, `cpu_quota` and `cpu_period`
+    in microseconds, `cpu_shares` relative to 1024, `cpus` the CPUs it may run on, `timeout_s` and
+    `max_output` (bytes) what ends it.
+    """
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    cpu_shares: int = 0
+    cpus: tuple[int, ...] = ()
+    pids: int = 0
+    timeout_s: float = 0.0
+    max_output: int = 0
+
+
 class StepSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One command. `user` is as written in the Dockerfile and is resolved in the root: a number
     without passwd entry has gid 0 and HOME=/; a name has its primary and supplementary groups;
@@ -82,6 +101,7 @@ class StepSpec(msgspec.Struct, frozen=True, kw_only=True):
     rlimits: tuple[Rlimit, ...] = ()
     shm_size: int = DEFAULT_SHM_SIZE
     secret_env: tuple[tuple[str, str], ...] = ()
+    limits: StepLimits = StepLimits()
     readonly_root: bool = False
     terminal: bool = False
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from arkwright.diagnostics.errors import UserError
+from arkwright.diagnostics.errors import HostUnsupported, UserError
 from arkwright.layer.rooted import Root, remove_tree
-from arkwright.sandbox.mountpoints import MountPoints, Target
+from arkwright.linux import mounts
+from arkwright.sandbox.mountpoints import MountPoints
 from arkwright.snapshot.union import unite
 
 _Fill = Callable[[str], None]
@@ -55,12 +56,19 @@ class StandIns:
         self._points = points
         self._aside_path = aside_path
         self._placed: list[_Placed] = []
+        self._bound: list[str] = []
+        self._opened: list[int] = []
 
     def __enter__(self) -> StandIns:
         os.mkdir(self._aside_path, 0o700)
         return self
 
     def __exit__(self, *_: object) -> None:
+        while self._bound:
+            with contextlib.suppress(OSError, HostUnsupported):
+                mounts.unmount(self._bound.pop())
+        while self._opened:
+            os.close(self._opened.pop())
         while self._placed:
             self._undo(self._placed.pop())
         parent_fd = os.open(os.path.dirname(self._aside_path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -68,6 +76,13 @@ class StandIns:
             remove_tree(parent_fd, os.path.basename(self._aside_path))
         finally:
             os.close(parent_fd)
+
+    def reserve(self, dests: Iterable[str]) -> None:
+        """Make the directories around, all before the first stand-in: what is made and taken away
+        after it would seem to be the step's own change."""
+        for dest in dests:
+            with contextlib.suppress(OSError):
+                self._points.make_directory(os.path.dirname(dest))
 
     def place(self, dest: str, fill: _Fill, *, is_dir: bool, writeback_path: str = "") -> None:
         """Put at `dest` what `fill(path)` makes at a path of the builder's view.
@@ -80,14 +95,14 @@ class StandIns:
             if not canonical:
                 raise IsADirectoryError
             parent = os.path.dirname(canonical)
+            self._points.make_directory(parent)
             found = self._root.lstat(canonical)
+            parent_fd = self._root.open_dir(parent or "/")
         except OSError as error:
             raise _bad_target(dest, error) from error
         if found is not None and stat.S_ISDIR(found.st_mode) != is_dir:
+            os.close(parent_fd)
             raise _bad_target(dest, NotADirectoryError() if is_dir else IsADirectoryError())
-        if parent:
-            self._points.prepare(Target("/" + parent, is_dir=True))
-        parent_fd = self._root.open_dir(parent or "/")
         name = os.path.basename(canonical)
         before = _times(parent_fd)
         aside_path = ""
@@ -99,6 +114,23 @@ class StandIns:
         fill(f"/proc/self/fd/{parent_fd}/{name}")
         placed.ino = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_ino
         placed.after = _times(parent_fd)
+
+    def bind(self, source: str, path: str, *, readonly: bool = False) -> None:
+        """Mount `source` at a path of the builder's view until the end, where mounts are allowed.
+
+        The directory around is held: the step may rename it, though not what is mounted on.
+        """
+        descriptor = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._opened.append(descriptor)
+        place = f"/proc/self/fd/{descriptor}/{os.path.basename(path)}"
+        mounts.bind(source, place, readonly=readonly, recursive=True)
+        self._bound.append(place)
+
+    def bind_directory(self, source: str, dest: str, *, readonly: bool = False) -> None:
+        """Mount a directory of the builder's at a directory of the root that is there already."""
+        descriptor = self._root.open_dir(self._root.resolve(dest))
+        self._opened.append(descriptor)
+        self.bind(source, f"/proc/self/fd/{descriptor}/.", readonly=readonly)
 
     def _undo(self, placed: _Placed) -> None:
         try:
@@ -182,17 +214,19 @@ def text_file(data: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> _Fi
     return fill
 
 
-def devices(path: str) -> None:
+def devices(path: str, bind: Callable[[str, str], None] | None) -> None:
     """Makes a /dev: the six devices that every step has, and links. Where device nodes cannot be
-    made, /dev/null is a file, which swallows what is written until the step ends."""
+    made, those of the builder are bound. Raises `OSError` when neither can be."""
     os.mkdir(path, 0o755)
     os.chmod(path, 0o755)
     for name, (major, minor) in _DEVICES.items():
         try:
             os.mknod(f"{path}/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
         except OSError:
-            if name == "null":
-                text_file(b"", 0o666)(f"{path}/{name}")
+            if bind is None:
+                raise
+            text_file(b"", 0o666)(f"{path}/{name}")
+            bind(f"/dev/{name}", f"{path}/{name}")
             continue
         os.chmod(f"{path}/{name}", 0o666)
     for name, target in _DEVICE_LINKS.items():

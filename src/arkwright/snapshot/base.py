@@ -24,7 +24,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `parents` are the ids that it was made on, lowest first. `diff_id` is empty until the layer
     was first written as a tar. `blobs` maps a compression profile's name to the blob that holds
-    the layer under this profile; a base layer has the entry `source`. `unpacked` is false for a
+    the layer under this profile; a base layer has the entry `source`. With `ownership` "records" its tar alone
+    says who owns what: it was made without a tree on disk (see `snapshot.virtual`). `unpacked` is false for a
     layer that is known only as a blob. `remote` names the remote cache that says so of an imported
     layer whose blob was not fetched and looked at yet.
     """

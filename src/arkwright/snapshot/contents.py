@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import BinaryIO
 
+import msgspec
+
 from arkwright.layer.diff import diff, diff_facts
-from arkwright.layer.entry import Change
+from arkwright.layer.entry import Change, Entry
 from arkwright.layer.rooted import Root
 from arkwright.layer.tree import Fact, facts
 
@@ -36,16 +38,27 @@ def _kept(fact: Fact) -> Fact:
     return fact if fact.status is not None else fact._replace(status=_NO_STATUS)
 
 
-def unpack(tar: BinaryIO, root_path: str, *, on_nothing: bool) -> list[str]:
+def unpack(tar: BinaryIO, root_path: str, *, on_nothing: bool, times_ns: Sequence[int] = ()) -> list[str]:
     """Apply a layer tar to a tree, or make a layer directory of it: `on_nothing`.
 
-    Returns the directories of the layer directory that hold whiteouts.
+    `times_ns` are the times of its entries, if the tar does not say them. Returns the directories of the layer directory that hold whiteouts.
     """
-    from arkwright.layer.apply import apply
+    from arkwright.layer.apply import apply_entries
+    from arkwright.layer.tar_read import read_tar
 
     with Root(root_path) as root:
-        apply(tar, root, whiteouts="overlay" if on_nothing else "remove")
+        items = read_tar(tar)
+        if times_ns:
+            items = _timed(items, times_ns)
+        apply_entries(items, root, whiteouts="overlay" if on_nothing else "remove")
         return _whiteout_directories(root) if on_nothing else []
+
+
+def _timed(
+    items: Iterator[tuple[Entry, BinaryIO | None]], times_ns: Sequence[int]
+) -> Iterator[tuple[Entry, BinaryIO | None]]:
+    for (entry, content), time_ns in zip(items, times_ns, strict=True):
+        yield msgspec.structs.replace(entry, mtime_ns=time_ns), content
 
 
 def _whiteout_directories(tree: Root) -> list[str]:

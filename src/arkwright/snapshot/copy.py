@@ -138,7 +138,8 @@ class CopyActive:
         layer = msgspec.structs.replace(layer, parents=self._parents, origin="applied", ownership="native")
         try:
             with space_needed(self.root, f"layer {layer.id}"):
-                whiteouts = unpack(tar, self.root, on_nothing=not self._parents)
+                times = self._publisher.records.times(layer.id)
+                whiteouts = unpack(tar, self.root, on_nothing=not self._parents, times_ns=times)
                 if self._parents:
                     whiteouts = self._extract(())
             return self._publisher.publish(self._layer_path, layer, whiteouts)

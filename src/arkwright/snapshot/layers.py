@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from arkwright.snapshot.base import Layer
 from arkwright.store.metadata import Metadata
 
 BUCKET = "layers"
+# By layer id: the times of the entries of its tar, which says one constant for all of them.
+TIMES = "layer-times"
 # Below a layer's directory: its tree, and what it may need to stand on (see `publish`).
 FS = "/fs"
 FLOOR = "/floor"
@@ -48,6 +51,23 @@ class LayerRecords:
                 if known is None or known.remote:
                     self.put(layer)
 
+    def put_times(self, layer_id: str, times_ns: Sequence[int]) -> None:
+        """Keep the times of a layer that has no tree on disk, in the order of its tar."""
+        import zlib
+
+        data = struct.pack(f"<{len(times_ns)}q", *times_ns)
+        self._metadata.put(TIMES, layer_id, zlib.compress(data, 1))
+
+    def times(self, layer_id: str) -> tuple[int, ...]:
+        """What `put_times` kept; empty for layers whose tar says it."""
+        data = self._metadata.get(TIMES, layer_id)
+        if data is None:
+            return ()
+        import zlib
+
+        plain = zlib.decompress(data)
+        return struct.unpack(f"<{len(plain) // 8}q", plain)
+
     def update(self, layer_id: str, **changes: Any) -> Layer:
         """Change some fields of a record, atomically. Raises `KeyError` when there is none."""
         with self._metadata.transaction():
@@ -66,6 +86,7 @@ class LayerRecords:
                 self.put(msgspec.structs.replace(layer, unpacked=False))
             else:
                 self._metadata.delete(BUCKET, layer_id)
+                self._metadata.delete(TIMES, layer_id)
 
     def all(self) -> list[Layer]:
         """Every record."""

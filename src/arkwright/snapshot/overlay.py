@@ -185,7 +185,8 @@ class OverlayActive:
         try:
             try:
                 with space_needed(self.root, f"layer {layer.id}"):
-                    whiteouts = unpack(tar, self.root, on_nothing=not self._parents)
+                    times = self._publisher.records.times(layer.id)
+                    whiteouts = unpack(tar, self.root, on_nothing=not self._parents, times_ns=times)
             finally:
                 self._unmount()
             if self._parents:

@@ -1,8 +1,8 @@
 """Trees that exist in this process only: no mount, no namespace, no file of another owner.
 
 The tier of builds without steps. A layer is kept as its blob and nothing else: the canonical tar is the
-record of owners, devices and attributes, and any other tier unpacks it as it unpacks a base layer. Trees
-are made of blobs when something reads them, contents lie in one file without a name, and everything is
+record of owners, devices and attributes, and any other tier unpacks it as it unpacks a base layer. Only
+the times of its entries, which an export makes one constant, are kept beside it. Trees are made of blobs when something reads them, contents lie in one file without a name, and everything is
 gone with the process.
 """
 
@@ -18,7 +18,7 @@ from typing import BinaryIO
 import msgspec
 
 from arkwright.layer import files
-from arkwright.layer.apply import Item, apply, apply_entries
+from arkwright.layer.apply import Item, apply_entries
 from arkwright.layer.diff import diff, diff_facts
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.export import export_layer
@@ -27,7 +27,7 @@ from arkwright.layer.rooted import DIRECTORY, Root
 from arkwright.layer.tree import Fact, fact_at, facts
 from arkwright.layer.virtual_nodes import Node, Spool, VirtualTree
 from arkwright.snapshot.base import Layer
-from arkwright.snapshot.contents import layer_diff
+from arkwright.snapshot.contents import layer_diff, unpack
 from arkwright.snapshot.layers import LayerRecords, new_id
 from arkwright.store.space import space_needed
 from arkwright.store.store import Store
@@ -77,8 +77,8 @@ class VirtualSnapshotter:
                 return known or layer
             parents = tuple(layers) if known is None else known.parents
             tree = self._stack(parents).clone() if parents else VirtualTree(self._spool)
-            with space_needed(self._scratch_path, f"layer {layer.id}"), Root(tree.path) as root:
-                apply(tar, root, whiteouts="remove" if parents else "overlay")
+            with space_needed(self._scratch_path, f"layer {layer.id}"):
+                unpack(tar, tree.path, on_nothing=not parents, times_ns=self._records.times(layer.id))
             tree.freeze()
             self._own[layer.id] = tree
             if known is not None:
@@ -112,11 +112,14 @@ class VirtualSnapshotter:
 
     def _record(self, layer: Layer) -> Layer:
         with space_needed(self._scratch_path, f"layer {layer.id}"):
-            diff_id, blob = export_layer(self.diff(layer), self._store.content, self._profile)
+            times_ns: list[int] = []
+            changes = _noting(self.diff(layer), times_ns)
+            diff_id, blob = export_layer(changes, self._store.content, self._profile)
         made = msgspec.structs.replace(
             layer, origin="imported", ownership="records", unpacked=False, diff_id=diff_id,
             blobs={self._profile.name: blob}, created_at=int(time.time()),
         )  # fmt: skip
+        self._records.put_times(made.id, times_ns)
         self._records.put(made)
         return made
 
@@ -193,6 +196,12 @@ class VirtualActive:
 
     def abort(self) -> None:
         """Nothing is left of the tree when it is forgotten."""
+
+
+def _noting(changes: Iterator[Change], times_ns: list[int]) -> Iterator[Change]:
+    for change in changes:
+        times_ns.append(change.entry.mtime_ns)
+        yield change
 
 
 def _unowned(changes: Iterable[Change]) -> Iterator[Item]:
