@@ -15,7 +15,7 @@ from arkwright.frontends.dockerfile.build import Opened, open_file, warn_unused
 from arkwright.frontends.dockerfile.buildargs import global_args
 from arkwright.frontends.dockerfile.convert import Converter
 from arkwright.frontends.dockerfile.findings import checks_failed
-from arkwright.frontends.dockerfile.lint_stage import unconverted
+from arkwright.frontends.dockerfile.lint_stage import refused_platform, unconverted
 from arkwright.frontends.dockerfile.stages import Stage, StageTable, origins
 from arkwright.frontends.dockerfile.tokens import Token
 from arkwright.frontends.dockerfile.words import Rules, WordError, expand
@@ -133,6 +133,8 @@ class _Check:
             except UserError as error:
                 if error.code == "unknown-image":
                     self._skip(stage, error)
+                elif error.code == "no-matching-platform":
+                    self.opened.findings.add(refused_platform(error))
                 else:
                     self.errors += error.diagnostics
             reached = set(converter.build.states)

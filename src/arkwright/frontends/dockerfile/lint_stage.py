@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from arkwright.diagnostics.errors import Diagnostic
+from arkwright.diagnostics.errors import ArkwrightError, Diagnostic
 from arkwright.frontends.dockerfile import syntax
 from arkwright.frontends.dockerfile.stages import StageTable
 from arkwright.frontends.dockerfile.tokens import Token, warning
@@ -59,6 +59,12 @@ def wrong_platform(name: Token, wanted: Platform, found: Platform) -> Diagnostic
         return None
     message = f"the base image {name.text} is {found}, and {wanted} is built"
     return warning("invalid-base-image-platform", message, name.span)
+
+
+def refused_platform(error: ArkwrightError) -> Diagnostic:
+    """The same of an image that a build would not take: with its place, and what it is for."""
+    refused = error.diagnostics[0]
+    return warning("invalid-base-image-platform", refused.message, refused.labels[0].span, hint=refused.hint)
 
 
 def unconverted(table: StageTable, indexes: set[int]) -> Iterator[Diagnostic]:
