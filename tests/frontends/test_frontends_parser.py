@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from arkwright.diagnostics.errors import UserError
@@ -286,26 +284,3 @@ def test_durations_and_sizes():
     assert (parse_size("64m"), parse_size("1.5GiB"), parse_size("10")) == (64 << 20, 3 << 29, 10)
     with pytest.raises(ValueError):
         parse_size("64q")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "FROM a\n" + "RUN echo hello && foo bar baz\n" * 35_000,
-        "FROM a\nRUN a" + " \\\n b" * 200_000,
-        "FROM a\nENV a=b" + ' \\\n x="a b"' * 80_000,
-        "FROM a\nRUN <<EOF\n" + "abc def\n" * 125_000 + "EOF\n",
-        "x y\n" * 250_000,
-        "FROM a\nENV x=" + "'\\\n'" * 200_000,
-    ],
-    ids=["runs", "continued", "pairs", "heredoc", "unknown", "quotes"],
-)
-def test_a_megabyte_parses_in_linear_time(parse_text, text):
-    def seconds(size: int) -> float:
-        begin = time.process_time()
-        parse_text(text[:size])
-        return time.process_time() - begin
-
-    quarter, whole = min(seconds(len(text) // 4) for _ in range(2)), seconds(len(text))
-    # Linear is 4 times as long; quadratic would be 16 times.
-    assert whole < 9 * quarter + 0.1

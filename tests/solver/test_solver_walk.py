@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from arkwright.cache.keys import KeyBuilder
-from arkwright.cache.records import Records
+from arkwright.cache.records import Record, Records
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, UserError
 from arkwright.diagnostics.spans import SourceFile, Span
 from arkwright.events.stream import EventStream
@@ -161,6 +161,41 @@ def test_a_second_solve_runs_nothing_and_needs_no_threads(world: World) -> None:
 def test_a_miss_is_told_apart_without_running(world: World) -> None:
     assert world.solver().cached(world.definition(world.step("top"))) is None
     assert world.ran() == []
+
+
+class LateRecords:
+    """Records that another process writes a moment after the first look for each of them."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._asked: set[str] = set()
+
+    def find(self, key: str) -> Record | None:
+        first = key not in self._asked
+        self._asked.add(key)
+        return None if first else self._records.find(key)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._records, name)
+
+
+def test_what_another_process_records_between_two_looks_is_taken(world: World) -> None:
+    base = world.step("base")
+    world.solve(base)
+    world.records = LateRecords(world.records)  # type: ignore[assignment]
+    assert world.solve(world.step("top", base)) == ["topbase"]
+    assert world.ran() == ["top"]
+    assert world.hits() == {"base": "definition"}
+
+
+def test_a_step_that_hears_of_the_interrupt_first_ends_the_solve(world: World) -> None:
+    def stopped(given: list[str], _: threading.Event) -> str:
+        raise Cancelled.of("cancelled", "the step was stopped")
+
+    top = world.step("top", world.step("base", body=stopped))
+    with pytest.raises(Cancelled):
+        world.solve(top)
+    assert world.ran() == ["base"]
 
 
 def test_independent_steps_overlap(world: World) -> None:

@@ -27,6 +27,7 @@ class Walk:
         self._visited: list[State] = []
         self._failures: list[ArkwrightError] = []
         self._fault: BaseException | None = None
+        self._stopped: Cancelled | None = None
 
     def demand(self, state: State, definition: Definition) -> None:
         """Find the vertex' result, or set everything in motion that it takes (no recursion)."""
@@ -38,6 +39,8 @@ class Walk:
             current.visited = True
             self._solver.look_up(current)
             if current.results is not None:
+                # Another process may have recorded it since somebody here began to wait for it.
+                self._arrived(current)
                 continue
             self._visited.append(current)
             inputs = {edge.vertex for edge in current.vertex.inputs}
@@ -62,6 +65,9 @@ class Walk:
             missing = sum(state.results is None for state in self._visited)
             skipped = missing - len(self._failures) if self._keep_going else 0
             raise joined(self._failures, skipped=skipped)
+        if self._stopped is not None:
+            # A step may hear of the interrupt before the scheduler does.
+            raise self._stopped
         if self._scheduler.cancelled.is_set():
             raise Cancelled.of("cancelled", "the build was cancelled")
 
@@ -83,7 +89,12 @@ class Walk:
     def _finished(self, state: State) -> None:
         self._active -= 1
         self._solver.stream.emit(Finished(vertex=state.digest))
-        for user in state.users:
+        self._arrived(state)
+
+    def _arrived(self, state: State) -> None:
+        """Start what waited for this result and for nothing else."""
+        waiting, state.users = state.users, []
+        for user in waiting:
             user.waiting_for -= 1
             if user.waiting_for == 0 and not self._scheduler.cancelled.is_set():
                 self._start(user)
@@ -94,7 +105,9 @@ class Walk:
         self._active -= 1
         cancelled = isinstance(error, Cancelled)
         self._solver.stream.emit(Failed(vertex=state.digest, message=str(error), cancelled=cancelled))
-        if cancelled:
+        if isinstance(error, Cancelled):
+            self._stopped = self._stopped or error
+            self._scheduler.cancelled.set()
             return
         if not isinstance(error, ArkwrightError):
             self._fault = self._fault or error
