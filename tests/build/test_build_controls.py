@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 from file_site import FileSite
-from test_build_contexts import archive_of, git, repository, tree_of  # noqa: F401 - a fixture
+from test_build_contexts import git, repository, tree_of  # noqa: F401 - a fixture
 
 from building import Builder, Context, MakeBuilder
 
 ECHO = "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /epoch\n"
+
+
+def archive_of(root: Path) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        tar.add(root, ".")
+    return sink.getvalue()
 
 
 @pytest.fixture
