@@ -232,7 +232,7 @@ def _check_expectations(case: Case) -> None:
         if case.tree or case.config or case.image or case.again or case.printed:
             raise ValueError("a checked case has no result")
         for line in case.findings:
-            if not re.fullmatch(r"\w+ \d+", line):
+            if not re.fullmatch(r"[\w-]+ (\d+|-)", line):
                 raise ValueError(f"a finding is `Rule line`, not {line!r}")
     if (case.at or case.status) and not case.error:
         raise ValueError("at and status are for cases with an error")

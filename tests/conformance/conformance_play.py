@@ -164,9 +164,7 @@ class Play:
         except ValueError:
             yield f"no report, status {done.status}:\n{done.text}"
             return
-        found = [
-            f"{one['ruleName']} {one['location']['ranges'][0]['start']['line']}" for one in report["warnings"]
-        ]
+        found = [f"{one['ruleName']} {_line(one['location'])}" for one in report["warnings"]]
         if sorted(found) != sorted(self.case.findings or ()):
             yield f"findings are {found}, not {list(self.case.findings or ())}"
         if report.get("buildError") and not all(
@@ -247,6 +245,11 @@ def refused(done: Outcome, code: str, status: int, at: str) -> Iterator[str]:
         places = re.findall(rf"^error\[{code}\][^\n]*\n  [^\n]*?:(\d+:\d+)$", done.text, re.MULTILINE)
         if at not in places:
             yield f"the error is at {places}, not at {at}:\n{done.text}"
+
+
+def _line(location: Any) -> str:
+    """The first line of a finding; - for one that is about the whole build."""
+    return str(location["ranges"][0]["start"]["line"]) if location else "-"
 
 
 def _listed(what: str, wanted: Sequence[str], text: str) -> Iterator[str]:
