@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from building import Context, MakeBuilder
+from building import Builder, Context, MakeBuilder
 from loopback_server import Exchange, LoopbackRegistry
 
+CHILD = Path(__file__).with_name("forking.py")
 COUNT = 4
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -89,3 +93,29 @@ def test_what_is_not_there_is_told_with_its_place(
     done = make_builder("root").run("build", str(context({"Dockerfile": text})), status=1)
     assert "error[unknown-image]" in done.err
     assert "Dockerfile:2:6" in done.err
+
+
+def test_no_database_connection_crosses_a_fork(
+    builder: Builder, context: Context, registry: Together, scratch: Path
+) -> None:
+    registry.barrier = threading.Barrier(1)
+    report = scratch / "report"
+    report.touch()
+    report.chmod(0o666)
+    bases = f"FROM {registry.host}/a AS a\nFROM {registry.host}/b\nCOPY --from=a / /\n"
+    step = "FROM --platform=$BUILDPLATFORM busybox\nRUN true\n"
+    builder.env["ARKWRIGHT_QUOTA"] = "1g"
+    for text, platform in (
+        (bases, "linux/amd64"),
+        (step, "linux/amd64"),
+        ("FROM busybox\nRUN true\n", "linux/s390x"),
+    ):
+        root = context({"Dockerfile": text})
+        subprocess.run(
+            [*builder.prefix, sys.executable, str(CHILD), str(report), "build", "--platform", platform, str(root)],
+            cwd=builder.home, env=builder.env, check=platform == "linux/amd64", capture_output=True,
+            stdin=subprocess.DEVNULL, timeout=60,
+        )  # fmt: skip
+    forks = report.read_text().splitlines()
+    assert len(forks) >= 5
+    assert set(forks) == {""}

@@ -57,6 +57,32 @@ def test_groups_hold_what_was_asked_for(root_builder: Builder, context: Context)
     assert left() == []
 
 
+@pytest.mark.parametrize("isolation", ["crun", "bubblewrap"])
+def test_the_steps_of_a_build_share_its_limits(
+    root_builder: Builder, context: Context, isolation: str
+) -> None:
+    """Three steps at once, each below the limit and together above it, with swap as well."""
+    fill = "dd if=/dev/zero of=/t/f bs=1M count=70 2>/dev/null && sleep 5"
+    stages = "".join(
+        f"FROM busybox AS s{n}\nRUN --mount=type=tmpfs,target=/t {fill} # {n}\n" for n in range(3)
+    )
+    copies = "".join(f"COPY --from=s{n} /bin/true /{n}\n" for n in range(3))
+    before = left()
+    root = context({"Dockerfile": f"{stages}FROM scratch\n{copies}"})
+    options = ("--isolation", isolation, "--build-memory", "80m", "--jobs", "3", "--progress=plain")
+    assert "out of memory" in root_builder.run("build", *options, str(root), status=1).err
+    assert left() == before
+
+
+def test_processes_of_a_build_are_limited(root_builder: Builder, context: Context) -> None:
+    text = "FROM busybox\nRUN for i in $(seq 30); do sleep 100 & done; wait\n"
+    before = left()
+    root = context({"Dockerfile": text})
+    done = root_builder.run("build", "--build-pids-limit", "20", "--pids-limit", "100", str(root), status=1)
+    assert "can't fork" in done.err
+    assert left() == before
+
+
 def test_limits_enter_no_key(builder: Builder, context: Context) -> None:
     root = context({"Dockerfile": "FROM busybox\nRUN echo x > /f\n"})
     first = builder.build(root)
@@ -106,6 +132,8 @@ def test_what_ends_a_step(
         ("--cpus", "-1"),
         ("--cpuset-cpus", "a"),
         ("--cpuset-cpus", "65000"),
+        ("--build-memory", "1k"),
+        ("--build-cpus", "-1"),
     ],
 )
 def test_values_without_sense(builder: Builder, context: Context, options: tuple[str, ...]) -> None:

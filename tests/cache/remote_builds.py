@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from building import Built
 from loopback_server import LoopbackRegistry
 
@@ -50,4 +52,17 @@ def ref(server: LoopbackRegistry, name: str = "cache:main") -> str:
 
 def records(server: LoopbackRegistry) -> set[str]:
     """The tags of the records at a registry."""
-    return {name for name in server.manifests if name.startswith("main-")}
+    return {
+        name for name in server.manifests if name.startswith("main-") and "results" in _document(server, name)
+    }
+
+
+def layer_blobs(server: LoopbackRegistry) -> dict[str, str]:
+    """The blobs of layers at a registry, with their media types."""
+    found = [json.loads(server.manifests[name][1])["layers"] for name in records(server)]
+    return {one["digest"]: one["mediaType"] for layers in found for one in layers}
+
+
+def _document(server: LoopbackRegistry, name: str) -> dict[str, object]:
+    digest = json.loads(server.manifests[name][1])["config"]["digest"]
+    return json.loads(server.blobs[digest])

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import sqlite3
 import tarfile
 import time
 
@@ -29,6 +30,14 @@ COPY file /file
 """
 
 
+def metadata(builder: Builder, statement: str) -> list[tuple]:
+    connection = sqlite3.connect(builder.store / "metadata.db")
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
 def explained(builder: Builder, *args: str) -> dict[str, dict]:
     steps = json.loads(builder.run("explain", "--format", "json", *args).out)["steps"]
     return {step["name"].rpartition("] ")[2]: step for step in steps}
@@ -45,15 +54,63 @@ def test_explain_tells_what_changed(builder: Builder, context: Context) -> None:
     assert seen["RUN echo first"]["build"] == first.fields["arkwright.build"]
     argument = seen["RUN echo $A > /a"]
     assert argument["reason"] == "fields-changed"
-    assert argument["differences"] == [{"field": "env", "old": "A=1", "new": "A=2"}]
+    assert argument["differences"] == [{"field": "env", "old": "A=1", "new": "A=2", "parts": []}]
     copied = seen["COPY file /file"]
     fields = {one["field"]: one for one in copied["differences"]}
     assert set(fields) == {"content of /file", "input 0"}
     assert "RUN echo $A > /a" in fields["input 0"]["old"]
+    (only,) = explained(builder, "COPY")
+    assert only == "COPY file /file"
+    assert list(explained(builder, first.fields["arkwright.build"], "echo first")) == ["RUN echo first"]
+    assert "unknown-step" in builder.run("explain", "nothing", status=1).err
     text = builder.run("explain", second.fields["arkwright.build"][:-2]).out
     assert "- A=1" in text
     assert "+ A=2" in text
     assert "unknown-build" in builder.run("explain", "1999", status=1).err
+
+
+def test_explain_names_the_files_that_changed(builder: Builder, context: Context) -> None:
+    text = "FROM busybox\nCOPY . /all\nRUN --mount=type=bind,source=dir,target=/d cat /d/* > /seen\n"
+    files = {"Dockerfile": text, ".dockerignore": "Dockerfile\n.dockerignore\n"}
+    root = context({**files, "same": "1", "dir/edited": "1", "dir/gone": "1", "tool": "1"})
+    builder.build(root)
+    context({"dir/edited": "2", "dir/new": "1"})
+    (root / "dir" / "gone").unlink()
+    (root / "tool").chmod(0o755)
+    builder.build(root)
+    seen = explained(builder)
+    (copied,) = (one for one in seen["COPY . /all"]["differences"] if one["field"].startswith("content"))
+    parts = {part["field"]: (part["old"], part["new"]) for part in copied["parts"]}
+    one, two = (f"file 644 sha256:{hashlib.sha256(data).hexdigest()[:16]}" for data in (b"1", b"2"))
+    assert parts == {
+        "dir/edited": (one, two), "dir/gone": (one, ""), "dir/new": ("", one),
+        "tool": (one, one.replace("644", "755")),
+    }  # fmt: skip
+    mounted = {part["field"] for one in seen[text.splitlines()[2]]["differences"] for part in one["parts"]}
+    assert mounted == {"dir/edited", "dir/gone", "dir/new"}
+    said = builder.run("explain").out
+    assert f"- {one}\n                + {two}\n" in said.replace("              ", " " * 16)
+    # What no record names any more goes with it.
+    assert metadata(builder, "SELECT count(*) FROM records WHERE bucket = 'details'") != [(0,)]
+    builder.run("prune", "--all")
+    assert metadata(builder, "SELECT count(*) FROM records WHERE bucket = 'details'") == [(0,)]
+
+
+def test_explain_names_the_digests_of_a_base_that_moved(builder: Builder, context: Context) -> None:
+    root = context({"Dockerfile": "FROM base:1\nCOPY f /f\nRUN cat /f\n", "f": "1"}, "app")
+    run = context({"Dockerfile": "FROM base:1\nRUN true\n"}, "run")
+    digests = []
+    for text in ("one", "two"):
+        base = context({"Dockerfile": f"FROM busybox\nRUN echo {text} > /base\n"}, "base")
+        digests.append(builder.build(base, "-t", "base:1").digest)
+        builder.build(root)
+        copied = explained(builder)["COPY f /f"]
+        builder.build(run)
+        ran = explained(builder)["RUN true"]
+    old, new = (f"docker-image://docker.io/library/base:1@{digest}" for digest in digests)
+    for step in (copied, ran):
+        assert step["reason"] == "inputs-changed"
+        assert [(one["old"], one["new"]) for one in step["differences"]] == [(old, new)]
 
 
 def test_explain_names_the_input_that_changed(make_builder: MakeBuilder, context: Context) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from remote_memory import Bucket, MemoryCache
 
 from arkwright.cache.remote import (
     CacheStore,
@@ -22,6 +23,7 @@ from arkwright.cache.remote import (
 from arkwright.cache.remote_layout import LayoutCache
 from arkwright.cache.remote_options import parse_cache_from, parse_cache_to
 from arkwright.cache.remote_registry import RegistryCache
+from arkwright.cache.remote_siblings import Sibling, decode_siblings, publish_sibling, siblings_key
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, UsageError, UserError
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
@@ -39,11 +41,15 @@ def silent(done: int, total: int) -> None:
     return
 
 
-@pytest.fixture(params=["layout", "registry"])
+@pytest.fixture(params=["layout", "registry", "memory"])
 def open_cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens the same cache, as another session would."""
     if request.param == "layout":
         yield lambda: LayoutCache(str(tmp_path / "cache"), "main")
+        return
+    if request.param == "memory":
+        bucket = Bucket()
+        yield lambda: MemoryCache(bucket)
         return
     with LoopbackRegistry() as server:
         opened: list[RegistryCache] = []
@@ -79,6 +85,59 @@ def test_a_record_without_layers(open_cache: Open) -> None:
     cache = open_cache()
     cache.put_record(KEY, b"{}", [])
     assert open_cache().get_record(KEY) == b"{}"
+
+
+def test_a_blob_that_is_not_there_is_an_error(open_cache: Open, store: Store) -> None:
+    open_cache().put_record(KEY, b"{}", [])
+    with pytest.raises(ArkwrightError) as caught:
+        open_cache().fetch_blob(BLOB, store.content, silent)
+    assert caught.value.code in ("missing-blob", "registry-not-found")
+    assert not store.content.has(BLOB.digest)
+
+
+def sibling(number: int, record: str = KEY) -> Sibling:
+    return Sibling((sha256(b"%d" % number), sha256(b"other input")), record)
+
+
+def test_lists_of_siblings_hold_the_newest(open_cache: Open) -> None:
+    key = siblings_key("sha256:operation")
+
+    def listed() -> tuple[Sibling, ...]:
+        data = open_cache().get_record(key)
+        assert data is not None
+        return decode_siblings(data, key)
+
+    for number in range(10):
+        publish_sibling(open_cache(), "sha256:operation", sibling(number))
+    assert listed() == tuple(sibling(number) for number in range(9, 1, -1))
+    # Of equal inputs the last record counts.
+    publish_sibling(open_cache(), "sha256:operation", sibling(5, OTHER))
+    assert listed()[0] == sibling(5, OTHER)
+    assert len(listed()) == 8
+    assert sibling(5) not in listed()
+    # What nobody can read is replaced.
+    open_cache().put_record(key, b"nonsense", [])
+    publish_sibling(open_cache(), "sha256:operation", sibling(1))
+    assert listed() == (sibling(1),)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"key": OTHER},
+        {"siblings": [{"inputs": [], "record": "sha256:../../x"}]},
+        {"siblings": [{"inputs": ["x"], "record": KEY}]},
+        {"siblings": [{"inputs": [KEY] * 2000, "record": KEY}]},
+        {"siblings": [{"inputs": [KEY], "record": KEY}] * 9},
+        {"siblings": 1},
+        {"padding": "x" * (2 << 20)},
+    ],
+)
+def test_a_hostile_list_of_siblings_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(UserError) as caught:
+        decode_siblings(json.dumps({"version": 1, "key": KEY, "siblings": [], **changes}).encode(), KEY)
+    assert caught.value.code == "invalid-cache-record"
 
 
 def test_nothing_is_sent_twice(open_cache: Open) -> None:

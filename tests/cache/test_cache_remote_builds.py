@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from remote_builds import DOCKERFILE, FILES, fetched, origins, ran, records, ref, warnings
+from remote_builds import DOCKERFILE, FILES, fetched, layer_blobs, origins, ran, records, ref, warnings
 
 from building import Builder, Context, MakeBuilder
 from loopback_server import LoopbackRegistry
 from registry.registry_images import Docker
+
+PACKING = Path(__file__).with_name("packing.py")
 
 
 @pytest.fixture
@@ -70,7 +74,8 @@ def test_modes_and_several_at_once(
     ]
     # Of the image's own steps, and of all that it took.
     assert len(records(server)) == 4
-    assert len(names) == 6
+    lists = 4  # of the operations that stand on other steps
+    assert len(names) == 6 + lists
     assert {name.partition("-")[2] for name in records(server)} < {name.partition("-")[2] for name in names}
 
 
@@ -107,11 +112,41 @@ def test_only_what_is_needed_is_fetched(
     assert len(ran(built)) == 1
     assert len(fetched(built)) == 4
     wanted = [one.path.rpartition("/")[2] for one in server.requests("GET", "/manifests/main-")]
-    assert len(wanted) == len(set(wanted)) == 7, "the new step, and all others at once after its miss"
+    assert len(wanted) == len(set(wanted)) == 8, "the new step, all others at once after its miss, its list"
     del server.seen[:]
     again = second.build(edited, "--cache-from", ref(server))
     assert server.seen == [], "a build that is cached here asks nobody"
     assert (ran(again), again.digest) == ([], built.digest)
+
+
+def test_what_is_there_is_looked_at_and_not_sent(
+    two: tuple[Builder, Builder], context: Context, server: LoopbackRegistry
+) -> None:
+    root, (first, second) = context(FILES), two
+    target = f"type=registry,ref={ref(server)},mode=max"
+    first.build(root, "--cache-to", target)
+    del server.seen[:]
+    assert len(ran(second.build(root, "--cache-to", target))) == 6
+    assert len(server.requests("HEAD", "/manifests/main-")) == 6
+    assert server.requests("PUT") + server.requests("POST") + server.requests("PATCH") == []
+
+
+def test_layers_are_packed_once_for_the_image_and_the_caches(
+    builder: Builder, context: Context, server: LoopbackRegistry, scratch: Path
+) -> None:
+    report = scratch / "report"
+    report.touch()
+    report.chmod(0o666)
+    args = (
+        "build", "-o", f"type=oci,dest={builder.home}/image.tar", "-t", "app",
+        "--cache-to", f"type=registry,ref={ref(server)},mode=max",
+        "--cache-to", f"type=local,dest={builder.home}/cache,mode=max",
+    )  # fmt: skip
+    subprocess.run(
+        [*builder.prefix, sys.executable, str(PACKING), str(report), *args, str(context(FILES))],
+        cwd=builder.home, env=builder.env, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert len(report.read_text().splitlines()) == 6
 
 
 def test_a_hit_reads_one_record(
@@ -135,8 +170,71 @@ def test_blobs_of_stages_that_only_give_files_stay_away(
     first.build(context(files), "--cache-to", f"type=registry,ref={ref(server)},mode=max")
     built = second.build(context(files), "--cache-from", ref(server))
     assert len(fetched(built)) == 2
-    layers = {one["digest"] for _, data in server.manifests.values() for one in json.loads(data)["layers"]}
-    assert len(layers) == 3
+    assert len(layer_blobs(server)) == 3
+
+
+CUTOFF = """\
+FROM busybox AS made
+RUN --mount=type=bind,source=script,target=/script sh /script
+RUN cat /out > /more
+FROM busybox
+COPY --from=made /out /out
+RUN --mount=type=bind,from=made,source=/more,target=/m cat /m /out > /all
+"""
+SCRIPT = "echo result > /out; echo {log} > /log\n"
+
+
+@pytest.mark.parametrize("kind", ["registry", "local"])
+def test_inputs_that_came_out_equal_find_what_another_machine_made(
+    kind: str,
+    two: tuple[Builder, Builder],
+    make_builder: MakeBuilder,
+    context: Context,
+    server: LoopbackRegistry,
+    scratch: Path,
+) -> None:
+    """Early cutoff across machines: by whole trees, and by what a COPY or a mount takes."""
+    first, second = two
+    place, target, origin = {
+        "registry": (ref(server), f"type=registry,ref={ref(server)}", f"registry:{ref(server)}"),
+        "local": (
+            f"type=local,src={scratch}/shared",
+            f"type=local,dest={scratch}/shared",
+            f"local:{scratch}/shared:latest",
+        ),
+    }[kind]
+    (scratch / "shared").mkdir()
+    (scratch / "shared").chmod(0o777)
+    files = {"Dockerfile": CUTOFF, "script": SCRIPT.format(log="same")}
+    made = first.build(context(files), "--cache-to", f"{target},mode=max")
+    made_at = time.time_ns()
+
+    # The script has another key, and does the same.
+    again = context({**files, "script": "# said otherwise\n" + files["script"]}, "again")
+    built = second.build(again, "--cache-from", place)
+    assert (built.digest, warnings(built)) == (made.digest, [])
+    assert [name.rpartition("] ")[2][:11] for name in ran(built)] == ["RUN --mount"]
+    assert origins(built) == {origin}
+    assert f"from {origin}, " in second.run("explain").out
+    steps = json.loads(second.run("explain", "--format", "json").out)["steps"]
+    cached = [step for step in steps if step["reason"] == "cached"]
+    assert len(cached) == len(steps) - 1 == 3
+    assert {(step["by"], step["origin"]) for step in cached} == {("content", origin)}
+    assert all(0 < step["recorded_at"] < made_at for step in cached), "when the other machine made it"
+    assert second.build(again).digest == made.digest
+
+    # The stage differs in a file that nobody takes: what takes the others is cached.
+    third = make_builder(second.identity, "three")
+    other = context({**files, "script": SCRIPT.format(log="another")}, "other")
+    partly = third.build(other, "--cache-from", place)
+    assert [name.rpartition("] ")[2][:7] for name in ran(partly)] == ["RUN --m", "RUN cat"]
+    assert partly.digest == make_builder("root", "clean").build(other, "--no-cache").digest == made.digest
+
+    # Another result is another result.
+    changed = context({**files, "script": "echo changed > /out; echo same > /log\n"}, "changed")
+    differs = make_builder(second.identity, "four").build(changed, "--cache-from", place)
+    assert len(ran(differs)) == 4
+    assert differs.digest != made.digest
 
 
 @pytest.mark.parametrize("codec", ["zstd", "uncompressed"])
@@ -148,10 +246,8 @@ def test_another_compression(
     built = first.build(root, "--cache-to", f"type=registry,ref={ref(server)},mode=max,compression={codec}")
     other = second.build(root, "--cache-from", ref(server))
     assert (other.digest, ran(other)) == (built.digest, [])
-    media_types = {
-        one["mediaType"] for _, data in server.manifests.values() for one in json.loads(data)["layers"]
-    }
-    assert media_types == {"application/vnd.oci.image.layer.v1.tar" + ("+zstd" if codec == "zstd" else "")}
+    suffix = "+zstd" if codec == "zstd" else ""
+    assert set(layer_blobs(server).values()) == {f"application/vnd.oci.image.layer.v1.tar{suffix}"}
 
 
 def test_inline_records_travel_with_the_image(
@@ -242,7 +338,7 @@ def test_outside_tools_read_what_is_published(
             )
             assert json.loads(raw.stdout)["artifactType"] == "application/vnd.arkwright.cache.record.v1"
             assert "/f" not in raw.stdout.decode()
-    assert len(entries) == 4
+    assert len(entries) == 4 + 3, "the image's steps, and the lists of those that stand on other steps"
 
 
 def test_keys_mean_the_same_on_every_machine(

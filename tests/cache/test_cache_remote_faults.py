@@ -7,10 +7,11 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from remote_builds import DOCKERFILE, FILES, ran, records, ref, warnings
+from remote_builds import DOCKERFILE, FILES, layer_blobs, ran, records, ref, warnings
 
 from building import Builder, Built, Context, MakeBuilder
 from loopback_server import Exchange, LoopbackRegistry
@@ -38,10 +39,6 @@ def published(make_builder: MakeBuilder, context: Context, server: LoopbackRegis
     )
     del server.seen[:]
     return built
-
-
-def layer_digests(server: LoopbackRegistry) -> set[str]:
-    return {one["digest"] for _, data in server.manifests.values() for one in json.loads(data)["layers"]}
 
 
 def status(code: int) -> Callable[[Exchange], None]:
@@ -78,7 +75,7 @@ def test_blobs_that_cannot_be_had_are_made_again(
     what: str, second: Builder, published: Built, context: Context, server: LoopbackRegistry
 ) -> None:
     """The remote has a record and promises its layers: found out when a step needs them."""
-    for digest in layer_digests(server):
+    for digest in layer_blobs(server):
         if what == "corrupt":
             server.blobs[digest] = bytes(reversed(server.blobs[digest]))
         elif what == "missing":
@@ -193,12 +190,35 @@ def test_killed_while_it_publishes(
     assert len(records(server)) == 6
 
 
+@pytest.mark.parametrize("identity", ["root", "subids"])
+def test_what_a_killed_builder_had_done_is_published(
+    identity: str, make_builder: MakeBuilder, context: Context, server: LoopbackRegistry
+) -> None:
+    """A machine is taken away in the middle of a step: what was done before is not lost."""
+    evicted = make_builder(identity, "evicted")
+    text = DOCKERFILE.replace("RUN echo unused > /unused\n", "")
+    root = context({**FILES, "Dockerfile": text + "RUN sleep 600\n"}, "long")
+    process = evicted.start(
+        "build", "--cache-to", f"type=registry,ref={ref(server)},mode=max", str(root), start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(records(server)) < 5:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    third = make_builder(identity, "three")
+    built = third.build(context({**FILES, "Dockerfile": text}, "short"), "--cache-from", ref(server))
+    assert (ran(built), warnings(built)) == ([], [])
+
+
 def test_killed_while_it_imports_and_then_offline(
     second: Builder, published: Built, context: Context, server: LoopbackRegistry
 ) -> None:
     """Records are known, and their layers are not here: a build without the remote misses them."""
     reached = threading.Event()
-    for digest in layer_digests(server):
+    for digest in layer_blobs(server):
         server.on(
             "GET",
             f"/blobs/{digest}",

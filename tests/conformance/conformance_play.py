@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 from conformance_cases import Again, Case
 from conformance_compare import config_differences, layers_above, tree_differences
+from conformance_program import Servers
 from conformance_read import Result, read_oci_archive
 from conformance_site import CaseSite
 from conformance_world import World
@@ -43,15 +43,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arkwright:
-    """The program as one user, with a store that knows busybox."""
+    """The program as one user, with a store that knows busybox. `isolation`: of the steps, if not the
+    strongest. `digests` are the images that the cases gave, in order."""
 
-    def __init__(self, scratch: Path, identity: str, busybox: Path) -> None:
+    def __init__(self, scratch: Path, identity: str, busybox: Path, isolation: str = "") -> None:
         self.builder = Builder(scratch, identity)
+        if isolation:
+            self.builder.env["ARKWRIGHT_BUILD_ISOLATION"] = isolation
+        self.digests: dict[str, list[str]] = {}
         self.busybox, self.identity = busybox, identity
         self.scratch = scratch / f"cases-{identity}"
         self.scratch.mkdir()
         self.env = {**self.builder.env, "PYTHONDONTWRITEBYTECODE": "1"}
         self.timeout_s = TIMEOUT_S
+        self.servers: Servers | None = Servers(self.builder.prefix, self.env)
         self.builder.run("load", "-i", str(busybox))
         self._warm()
 
@@ -60,7 +65,25 @@ class Arkwright:
         other = copy.copy(self)
         other.env = {**self.env, "PYTHONPATH": str(folder)}
         other.timeout_s = MUTANT_TIMEOUT_S
+        other.servers = None
         return other
+
+    def close(self) -> None:
+        if self.servers is not None:
+            self.servers.close()
+
+    def run(
+        self, args: Sequence[str], env: Mapping[str, str], stdin: bytes
+    ) -> subprocess.CompletedProcess[bytes]:
+        """The program with these arguments and this environment, in the user's home."""
+        if self.servers is not None:
+            return self.servers.run(
+                args, cwd=self.builder.home, env=env, input=stdin, timeout_s=self.timeout_s
+            )
+        return subprocess.run(
+            self.builder.command(*args), cwd=self.builder.home, env=env, umask=0o022, timeout=self.timeout_s,
+            capture_output=True, check=False, input=stdin,
+        )  # fmt: skip
 
     def _warm(self) -> None:
         """Unpacked base, probed runtime: what no case should wait for."""
@@ -83,7 +106,10 @@ class Arkwright:
             (path / "out").mkdir()
             os.chown(path / "out", self.builder.uid, self.builder.uid)
             with world.opened():
-                return list(Play(self, world, store).differences())
+                play = Play(self, world, store)
+                found = list(play.differences())
+                self.digests[case.id] = play.digests
+                return found
         finally:
             # A step may have made directories that only rm as root takes away.
             subprocess.run(["rm", "-rf", str(path)], check=True)
@@ -98,6 +124,7 @@ class Play:
         self.env |= {key: world.fill(value) for key, value in self.case.env.items()}
         self.archive = world.path / "out" / "result.tar"
         self.base_ids = [program.busybox_ids]
+        self.digests: list[str] = []
 
     def differences(self) -> Iterator[str]:
         for _, path in self.world.bases():
@@ -177,7 +204,9 @@ class Play:
         self.archive.unlink(missing_ok=True)
         asks = any(arg == "--check" or arg.startswith("--call") for arg in args)
         output = [] if asks else ["-o", f"type=oci,dest={self.archive}"]
-        return self._run("build", "--progress", "rawjson", *output, *self._arguments(args))
+        done = self._run("build", "--progress", "rawjson", *output, *self._arguments(args))
+        self.digests.append(done.digest)
+        return done
 
     def _arguments(self, args: Sequence[str]) -> list[str]:
         position = self.world.fill(self.case.positional) or str(self.world.context_path)
@@ -185,11 +214,7 @@ class Play:
 
     def _run(self, *args: str, must: bool = False) -> Outcome:
         stdin = Path(self.world.fill(self.case.stdin)).read_bytes() if self.case.stdin else b""
-        command = [*self.program.builder.prefix, sys.executable, "-m", "arkwright", *args]
-        done = subprocess.run(
-            command, cwd=self.program.builder.home, env=self.env, umask=0o022, timeout=self.program.timeout_s,
-            capture_output=True, check=False, input=stdin,
-        )  # fmt: skip
+        done = self.program.run(args, self.env, stdin)
         out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if must and done.returncode != 0:
             raise AssertionError(f"{args[0]} failed: {err}")

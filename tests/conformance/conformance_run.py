@@ -136,6 +136,9 @@ def main() -> int:
         players = [Program(scratch, "root", busybox), *judges]
         if options.judge in ("arkwright", "all"):
             players.insert(1, Program(scratch, "subids", busybox))
+        for player in players:
+            if isinstance(player, Program):
+                stack.callback(player.player.close)
         fine = report(cases, players, stack.enter_context(CaseSite()), options.jobs)
     return 0 if fine and not problems() else 1
 

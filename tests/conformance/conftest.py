@@ -20,7 +20,7 @@ def case_site() -> Iterator[CaseSite]:
 
 @pytest.fixture(scope="session")
 def player(busybox_layout: Path) -> Iterator[Callable[[str], Arkwright]]:
-    """`player(identity)`: Arkwright as that user; made when first asked for."""
+    """`player(identity)`: Arkwright as that user; made when first asked for. `root/chroot`: with a tier."""
     path = Path(tempfile.mkdtemp(prefix="arkwright-conformance-"))
     path.chmod(0o755)
     made: dict[str, Arkwright] = {}
@@ -29,8 +29,11 @@ def player(busybox_layout: Path) -> Iterator[Callable[[str], Arkwright]]:
         if identity not in made:
             scratch = Path(tempfile.mkdtemp(dir=path))
             scratch.chmod(0o755)
-            made[identity] = Arkwright(scratch, identity, busybox_layout.parent / "busybox.tar")
+            user, _, isolation = identity.partition("/")
+            made[identity] = Arkwright(scratch, user, busybox_layout.parent / "busybox.tar", isolation)
         return made[identity]
 
     yield get
+    for program in made.values():
+        program.close()
     shutil.rmtree(path)

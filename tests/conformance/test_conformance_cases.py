@@ -3,8 +3,6 @@ a user who may do nothing."""
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable
 
 import pytest
@@ -23,17 +21,7 @@ def test_case(case: Case, identity: str, player: Callable[[str], Arkwright], cas
     _play(case, identity, player, case_site)
 
 
-# What a case says of files and layers depends on how trees are made; the rest is the front end's.
-_WITHOUT_RUN = [case for case in load_all() if case.runs_nothing]
-_OF_TREES = [case for case in _WITHOUT_RUN if case.accepted and (case.tree or case.layers is not None)]
-_SAMPLE = random.Random(5).sample(_OF_TREES, 120) + random.Random(5).sample(_WITHOUT_RUN, 20)
-_TAKEN = (
-    _WITHOUT_RUN if os.environ.get("ARKWRIGHT_SOAK") else list({case.id: case for case in _SAMPLE}.values())
-)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("case", _TAKEN, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [case for case in load_all() if case.runs_nothing], ids=lambda case: case.id)
 def test_case_without_privileges(case: Case, player: Callable[[str], Arkwright], case_site: CaseSite) -> None:
     """What starts nothing works for a user with no capability, no subordinate ids, no namespaces."""
     if case.root_only:

@@ -60,7 +60,8 @@ def test_commands_and_options_exist() -> None:
             for option in command.get_params(click.Context(command, parent=parent))
             for name in (*option.opts, *option.secondary_opts)
         }
-        options = [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
+        own = words[1 : words.index("--")] if "--" in words else words[1:]
+        options = [word.partition("=")[0] for word in own if word.startswith("--")]
         unknown += [f"{page}: {words[0]} {option}" for option in options if option not in known]
     assert unknown == []
 

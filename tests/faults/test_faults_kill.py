@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from building import Builder, Context, MakeBuilder, processes_with, wait_until_gone
+from stores import mounted
 
 SAMPLE, FULL = 4, 200
+SOAK = bool(os.environ.get("ARKWRIGHT_SOAK"))
 STEPS = "\n".join(
     f"FROM busybox AS s{number}\nRUN echo {number} > /{number}; sleep 0.0{number}1 # @MARK@\nCOPY data /data{number}"
     for number in range(1, 5)
@@ -33,14 +35,19 @@ def processes_of(pid: int) -> list[int]:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs"] if SOAK else ["host"])
+@pytest.mark.parametrize("identity", ["root", "subids"])
 @pytest.mark.parametrize("who", ["supervisor", "worker", "init", "any"])
 def test_kill_at_random_moments(
-    who: str, builder: Builder, make_builder: MakeBuilder, context: Context
+    who: str, identity: str, kind: str, scratch: Path, make_builder: MakeBuilder, context: Context
 ) -> None:
-    seed = int(os.environ.get("ARKWRIGHT_SEED", "1"))
-    rounds = (FULL if os.environ.get("ARKWRIGHT_SOAK") else SAMPLE) // 4
-    chance = random.Random(f"{seed} {who} {builder.identity}")
-    for number in range(rounds):
+    with mounted(kind, Builder(scratch, identity).store):
+        _kill_and_build_again(who, make_builder(identity), make_builder, context)
+
+
+def _kill_and_build_again(who: str, builder: Builder, make_builder: MakeBuilder, context: Context) -> None:
+    chance = random.Random(f"{os.environ.get('ARKWRIGHT_SEED', '1')} {who} {builder.identity}")
+    for number in range((FULL if SOAK else SAMPLE) // 4):
         marker = f"mark-{os.getpid()}-{who}-{number}"
         root = context(
             {"Dockerfile": DOCKERFILE.replace("@MARK@", marker), "data": marker}, f"kill-{who}-{number}"
@@ -58,7 +65,7 @@ def test_kill_at_random_moments(
                 continue
         process.communicate(timeout=60)
         wait_until_gone(marker)
-        assert str(builder.store) not in Path("/proc/self/mounts").read_text()
+        assert f"{builder.store}/" not in Path("/proc/self/mounts").read_text()
         builder.run("fsck", "--timeout", "30s")
         again = builder.build(root)
         assert again.digest == expected(make_builder, root)

@@ -228,11 +228,20 @@ def test_quoted_mount_values(compile_file):
         ("", "host", "host"),
         ("--network=none ", "host", "none"),
         ("--network=default ", "none", "none"),
-        ("--network=host ", "default", "host"),
+        ("--network=host ", "host", "host"),
     ],
 )
 def test_network(compile_file, flag, request_network, network):
     assert compile_file(f"FROM debian\nRUN {flag}x\n", network=request_network).op(ExecOp).network == network
+
+
+def test_the_network_of_the_host_must_be_allowed(compile_file):
+    text = "FROM debian\nRUN --network=host x\n"
+    assert compile_file(text, allow=("network.host",)).op(ExecOp).network == "host"
+    with pytest.raises(Denied) as refused:
+        compile_file(text, allow=("security.insecure",))
+    assert refused.value.code == "entitlement-missing"
+    assert refused.value.details["rule"] == "network.host"
 
 
 def test_network_and_security_values(compile_file, fails):

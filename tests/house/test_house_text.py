@@ -22,6 +22,12 @@ HOSTS = {
     "keepachangelog.com",
     "opencontainers.org",
     "pypi.org",
+    # Names of formats, as their specifications write them.
+    "cyclonedx.org",
+    "in-toto.io",
+    "slsa.dev",
+    "spdx.dev",
+    "www.debian.org",
     "registry.npmjs.org",
     "semver.org",
     "www.apache.org",

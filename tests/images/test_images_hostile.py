@@ -136,7 +136,7 @@ def test_schema_version_1_is_refused(other: Store) -> None:
         "manifests": [{"mediaType": MANIFEST, "digest": sha256(manifest), "size": len(manifest)}],
     }
     data = tar_of({"index.json": msgspec.json.encode(index), blob_name(sha256(manifest)): manifest})
-    with refused("invalid-manifest", "schema version 1"):
+    with refused("schema-1-manifest", "skopeo copy --format v2s2"):
         load(other, data)
 
 

@@ -6,6 +6,9 @@ import pytest
 from imaging import AMD64, ARM64, S390X, manifest_of, put_blob, put_image, put_index, refused
 
 from arkwright.images import local
+from arkwright.images.describe import ImageDetails, describe_image
+from arkwright.images.opened import open_documents
+from arkwright.images.places import parse_place
 from arkwright.oci import manifest as image_manifest
 from arkwright.oci.descriptor import CONFIG, INDEX, MANIFEST, Descriptor
 from arkwright.oci.manifest import Manifest
@@ -13,6 +16,10 @@ from arkwright.oci.platform import Platform, host_platform
 from arkwright.store.store import Store
 
 APP, TOOL = "docker.io/library/app:1", "r.example/team/tool:latest"
+
+
+def inspect(store: Store, text: str, platform: Platform | None = None) -> ImageDetails:
+    return describe_image(store, open_documents(store, parse_place(text), platform))
 
 
 def entry(child: Descriptor, platform: Platform | None) -> Descriptor:
@@ -38,7 +45,7 @@ def test_a_real_image(store: Store, busybox: Descriptor) -> None:
         created="2000-01-01T00:00:00Z",
         platforms=(str(host_platform()),),
     )
-    details = local.inspect(store, "busybox")
+    details = inspect(store, "busybox")
     assert (details.names, details.digest, details.media_type) == ((row.name,), busybox.digest, MANIFEST)
     assert (details.size, details.platform, details.index) == (row.size, str(host_platform()), None)
     assert details.config["config"]["Cmd"] == ["sh"]
@@ -61,9 +68,9 @@ def test_damaged_images_are_listed_without_details(store: Store) -> None:
     assert rows[4].digest == whole.digest
     for name, code in (("a", "invalid-image-config"), ("b", "invalid-image-config"), ("c", "missing-blob")):
         with refused(code):
-            local.inspect(store, f"{name}:1")
+            inspect(store, f"{name}:1")
     with refused("invalid-manifest"):
-        local.inspect(store, "d:1")
+        inspect(store, "d:1")
 
 
 def test_tag(store: Store) -> None:
@@ -92,7 +99,7 @@ def test_a_part_of_an_index_gets_a_name(store: Store) -> None:
     put_index(store, [entry(child, ARM64)], APP)
     local.tag(store, child.digest, "arm")
     assert store.names.get("docker.io/library/arm:latest") == child
-    assert local.inspect(store, "arm").platform == "linux/arm64/v8"
+    assert inspect(store, "arm").platform == "linux/arm64/v8"
 
 
 def test_remove_by_name_takes_that_name_only(store: Store) -> None:
@@ -131,29 +138,29 @@ def test_inspect_an_index(store: Store) -> None:
     children += [] if host.architecture in ("arm64", "s390x") else [put_image(store, platform=host)]
     platforms = [ARM64, S390X, host][: len(children)]
     index = put_index(store, [entry(*pair) for pair in zip(children, platforms, strict=True)], APP)
-    details = local.inspect(store, "app:1")
+    details = inspect(store, "app:1")
     assert (details.digest, details.media_type) == (index.digest, INDEX)
     assert details.platform == str(host)
     assert details.platforms == tuple(map(str, platforms))
     assert details.index is not None and len(details.index["manifests"]) == len(children)
-    chosen = local.inspect(store, "app:1", S390X)
+    chosen = inspect(store, "app:1", S390X)
     assert chosen.platform == "linux/s390x"
     assert chosen.config_digest == manifest_of(store, children[1]).config.digest
     with refused("no-matching-platform", "linux/ppc64le", "linux/s390x"):
-        local.inspect(store, "app:1", Platform("linux", "ppc64le"))
+        inspect(store, "app:1", Platform("linux", "ppc64le"))
     # By its own digest, the part is an image for itself.
-    part = local.inspect(store, children[1].digest)
+    part = inspect(store, children[1].digest)
     assert (part.platform, part.index, part.names) == ("linux/s390x", None, ())
 
 
 def test_inspect_a_sparse_index(store: Store) -> None:
     child = put_image(store, platform=S390X)
     put_index(store, [absent(ARM64), entry(child, S390X)], APP)
-    details = local.inspect(store, "app:1")
+    details = inspect(store, "app:1")
     assert (details.platform, details.platforms) == ("linux/s390x", ("linux/s390x",))
     assert details.index is not None and len(details.index["manifests"]) == 2
     with refused("no-matching-platform", "linux/s390x"):
-        local.inspect(store, "app:1", ARM64)
+        inspect(store, "app:1", ARM64)
     (row,) = local.list_images(store)
     assert (row.platforms, row.config_digest) == (("linux/s390x",), details.config_digest)
 
@@ -162,11 +169,11 @@ def test_an_index_of_nothing(store: Store) -> None:
     put_index(store, [absent(ARM64)], APP)
     assert local.list_images(store)[0].config_digest == ""
     with refused("no-matching-platform"):
-        local.inspect(store, "app:1")
+        inspect(store, "app:1")
 
 
 def test_attestations_are_no_platform(store: Store) -> None:
     image = put_image(store, platform=S390X)
     attestation = put_image(store, platform=S390X, label="attestation")
     put_index(store, [entry(image, S390X), entry(attestation, Platform("unknown", "unknown"))], APP)
-    assert local.inspect(store, "app:1").platforms == ("linux/s390x",)
+    assert inspect(store, "app:1").platforms == ("linux/s390x",)

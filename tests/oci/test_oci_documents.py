@@ -177,7 +177,6 @@ def test_an_index_need_not_state_its_media_type(media_type: str) -> None:
         ({**MANIFEST, "mediaType": media.INDEX}, ""),
         ({**MANIFEST, "mediaType": media.MANIFEST}, media.DOCKER_MANIFEST),
         ({**INDEX, "mediaType": media.INDEX}, media.MANIFEST),
-        ({"schemaVersion": 1, "name": "a", "fsLayers": [], "history": []}, ""),
         ({**MANIFEST, "schemaVersion": 1}, ""),
         ({**MANIFEST, "schemaVersion": 3}, media.MANIFEST),
         ({**MANIFEST, "schemaVersion": "2"}, ""),
@@ -196,6 +195,12 @@ def test_an_index_need_not_state_its_media_type(media_type: str) -> None:
 )  # fmt: skip
 def test_what_is_no_manifest(document: object, media_type: str) -> None:
     assert code(parse, msgspec.json.encode(document), media_type) == "invalid-manifest"
+
+
+@pytest.mark.parametrize("media_type", ["", "application/vnd.docker.distribution.manifest.v1+prettyjws"])
+def test_schema_1_is_refused_by_its_name(media_type: str) -> None:
+    document = {"schemaVersion": 1, "name": "a", "fsLayers": [], "history": [], "signatures": []}
+    assert code(parse, msgspec.json.encode(document), media_type) == "schema-1-manifest"
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_a_manifest_with_another_digest(server: LoopbackRegistry, store: Store) 
     ("data", "code"),
     [
         (b"<html>log in</html>", "invalid-manifest"),
-        (b'{"schemaVersion":1,"name":"app","fsLayers":[]}', "invalid-manifest"),
+        (b'{"schemaVersion":1,"name":"app","fsLayers":[]}', "schema-1-manifest"),
         (b" " * (client.MANIFEST_LIMIT + 1), "manifest-too-large"),
     ],
 )

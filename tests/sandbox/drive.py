@@ -17,6 +17,7 @@ from typing import Any
 from arkwright.diagnostics.errors import ArkwrightError
 from arkwright.linux import limits
 from arkwright.linux.worker import Worker, run_in_worker
+from arkwright.sandbox import connected
 from arkwright.sandbox.bubblewrap import BubblewrapSandbox
 from arkwright.sandbox.choice import plain_worker
 from arkwright.sandbox.chroot import ChrootSandbox
@@ -52,6 +53,26 @@ def bubblewrap(worker: Worker, notice: Any) -> Sandbox:
 
 def chroot(worker: Worker, notice: Any) -> Sandbox:
     return ChrootSandbox(worker, notice=notice)
+
+
+def by_pasta(worker: Worker, notice: Any) -> Sandbox:
+    connected.TOOLS = ("pasta",)
+    return crun(worker, notice)
+
+
+def by_slirp4netns(worker: Worker, notice: Any) -> Sandbox:
+    connected.TOOLS = ("slirp4netns",)
+    return crun(worker, notice)
+
+
+def by_nothing(worker: Worker, notice: Any) -> Sandbox:
+    connected.TOOLS = ("no-such-tool",)
+    return crun(worker, notice)
+
+
+def namespaced_chroot(worker: Worker, notice: Any) -> Sandbox:
+    """As in a container that allows namespaces and masks /proc."""
+    return chroot(worker, lambda text: None)
 
 
 def alive_with(marker: str) -> int:

@@ -34,8 +34,8 @@ class TestFallback:
         assert found.tier == ("crun" if bench.identity == "root" else "crun+userns")
         assert "no-such-runtime is not installed" in bench.notices[0]
         assert "false does not work here" in bench.notices[1]
-        # The notice about the shared network comes once, for two steps.
-        assert len(bench.notices) == 3
+        # A user who may not open /dev/net/tun is told once, for two steps.
+        assert len(set(bench.notices)) == len(bench.notices)
 
 
 class TestNothing:

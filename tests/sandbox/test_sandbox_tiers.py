@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 from sandbox_harness import Bench, picture
 from sandbox_suite import SandboxSuite
 from test_sandbox_runtime import Kills
 
-from arkwright.sandbox.spec import Bind, Secret, Tmpfs
+from arkwright.sandbox.spec import Bind, Secret, StepSpec, Tmpfs
 
 
 class TestBubblewrap(SandboxSuite):
@@ -30,8 +34,8 @@ class TestBubblewrap(SandboxSuite):
         assert out.split() == ["1"]
 
 
-class TestChroot(SandboxSuite):
-    """The suite without what needs a namespace or a file system of the kernel's."""
+class _Chroot(SandboxSuite):
+    """The suite without what needs a namespace of the step's own or a file system of the kernel's."""
 
     factory = "chroot"
     needs = ()
@@ -51,10 +55,8 @@ class TestChroot(SandboxSuite):
         assert (bench.shared / "g").read_text() == "more\n"
         assert picture(bench.root) == before
 
-    def test_what_needs_more_is_refused(self, bench: Bench) -> None:
-        secret = Secret(dest="/s", data=b"x")
-        for fields in ({"mounts": (secret,)}, {"network": "none"}, {"readonly_root": True}):
-            assert bench.sh("true", **fields).error == "isolation-too-weak"
+    def test_a_read_only_root_is_refused(self, bench: Bench) -> None:
+        assert bench.sh("true", readonly_root=True).error == "isolation-too-weak"
 
     @pytest.mark.parametrize("script", ["true", "exit 1", "echo x > /etc/hosts; echo y > /dev/null"])
     def test_no_trace_of_stand_ins(self, bench: Bench, script: str) -> None:
@@ -75,23 +77,63 @@ class TestChroot(SandboxSuite):
     test_no_input = None
     test_descriptors = None
     test_no_network = None
-    test_host_network = None
     test_private_namespaces = None
     test_shm_size = None
-    test_steps_in_parallel = None
     test_insecure = None
+    test_steps_in_parallel = None  # in one tree, which builds never do
     test_user_has_no_effective_capabilities = None
+    test_readonly_root = None
+    test_resolv_conf = None
+    test_renamed_directories = None
+
+
+class TestChroot(_Chroot):
+    """Without namespaces: no mounts, and the builder's processes and network."""
+
+    @pytest.fixture
+    def bench(self, scratch: Path) -> Bench:
+        return Bench(scratch, self.factory, "root")
+
+    def test_what_needs_more_is_refused(self, bench: Bench) -> None:
+        secret = Secret(dest="/s", data=b"x")
+        for fields in ({"mounts": (secret,)}, {"network": "none"}):
+            assert bench.sh("true", **fields).error == "isolation-too-weak"
+
+    def test_secret_on_a_memory_file_system(self, bench: Bench) -> None:
+        """What the tree is on is no disk, so that the secret may be in it."""
+        secret = Secret(dest="/run/secrets/token", data=b"s3cret", mode=0o440, uid=5, gid=6)
+        place = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="arkwright-test-"))
+        try:
+            shutil.copytree(bench.root, place / "root", symlinks=True)
+            before = picture(place / "root")
+            script = "cat /run/secrets/token; stat -c ' %a %u %g' /run/secrets/token"
+            spec = StepSpec(args=("/bin/sh", "-c", script), mounts=(secret,), network="host")
+            assert bench.steps(spec, root=str(place / "root"))[0].out == "s3cret 440 5 6\n"
+            assert picture(place / "root") == before
+        finally:
+            shutil.rmtree(place)
+
+    test_host_network = None
     test_tmpfs = None
     test_mounts_within_mounts = None
     test_secret = None
     test_secret_of_a_user = None
-    test_readonly_root = None
     test_no_trace = None
     test_links_do_not_lead_out = None
     test_binds = None
-    test_resolv_conf = None
-    test_renamed_directories = None
     test_changes_of_the_step_are_kept = None
+
+
+class TestChrootInNamespaces(_Chroot):
+    """In a user namespace: mounts are real, so that secrets are files and cache mounts are shared."""
+
+    @pytest.fixture(params=["subids", "single"])
+    def bench(self, request: pytest.FixtureRequest, scratch: Path) -> Bench:
+        return Bench(scratch, self.factory, request.param)
+
+    def test_a_read_only_tmpfs(self, bench: Bench) -> None:
+        found = bench.sh("echo x > /t/f", mounts=(Tmpfs(dest="/t", readonly=True),))
+        assert "Read-only" in found.err
 
 
 class TestBubblewrapKills(Kills):

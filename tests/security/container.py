@@ -27,6 +27,7 @@ _DEVICES = [
         for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, -1))
     ),
 ]
+_KERNEL = ["nosuid", "noexec", "nodev", "ro"]
 _SHOWN = ("bin", "sbin", "lib", "lib32", "lib64", "usr", "etc")
 
 
@@ -50,6 +51,7 @@ class Container:
         capabilities: bool = True,
         seccomp: dict[str, Any] | None = None,
         env: tuple[str, ...] = (),
+        masked: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; `seccomp` None is a profile that forbids namespaces."""
         self._count += 1
@@ -58,6 +60,8 @@ class Container:
         for name in ("proc", "sys", "dev", "tmp", "scratch", *_SHOWN):
             (root / name).mkdir(parents=True)
         document = self._document(root, list(args), uid, capabilities, seccomp, env)
+        if not masked:
+            del document["linux"]["maskedPaths"], document["linux"]["readonlyPaths"]
         (bundle_path / "config.json").write_text(json.dumps(document))
         name = f"arkwright-test-{os.getpid()}-{self._count}"
         command = ["runc", f"--root={self._path}/state", "run", f"--bundle={bundle_path}", name]
@@ -85,6 +89,8 @@ class Container:
         shown += [str(_REPOSITORY), sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib")]
         mounts: list[dict[str, Any]] = [
             {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": _KERNEL},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": _KERNEL},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
             *(_bind(path, path, "ro") for path in dict.fromkeys(shown)),

@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -92,28 +93,41 @@ COPY --from=links /abs/ /copied/
     assert "error[copy-source-missing]" in builder.run("build", str(root), status=1).err
 
 
-def test_a_path_that_is_swapped_during_builds(builder: Builder, context: Context, canary: Path) -> None:
-    """A file and a directory of the context that are links to the canary at every other moment."""
-    root = context({"Dockerfile": "FROM scratch\nCOPY . /c\n", "f": "plain", "d/file": "plain"})
-    for name in (".", "d", "f", "d/file"):
-        os.chown(root / name, builder.uid, builder.uid)
-    (root / "f2").symlink_to(canary / "file")
-    (root / "d2").symlink_to(canary)
+@contextmanager
+def swapping(root: Path, *names: str) -> Iterator[None]:
+    """Another process that exchanges each NAME with NAME2 all the time."""
     stop = threading.Event()
 
     def flip() -> None:
         while not stop.is_set():
-            for name in ("f", "d"):
-                os.rename(root / name, root / "away")
-                os.rename(root / f"{name}2", root / name)
-                os.rename(root / "away", root / f"{name}2")
+            for name in names:
+                with suppress(OSError):  # an export may have its own there for a moment
+                    os.rename(root / name, root / "away")
+                    os.rename(root / f"{name}2", root / name)
+                    os.rename(root / "away", root / f"{name}2")
 
     thread = threading.Thread(target=flip)
     thread.start()
-    built = 0
-    out = builder.home / "out.tar"
     try:
-        for _ in range(8):
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("instruction", ["COPY . /c", "ADD f d /c/"])
+def test_a_path_that_is_swapped_during_builds(
+    instruction: str, builder: Builder, context: Context, canary: Path
+) -> None:
+    """A file and a directory of the context that are links to the canary at every other moment."""
+    root = context({"Dockerfile": f"FROM scratch\n{instruction}\n", "f": "plain", "d/file": "plain"})
+    for name in (".", "d", "f", "d/file"):
+        os.chown(root / name, builder.uid, builder.uid)
+    (root / "f2").symlink_to(canary / "file")
+    (root / "d2").symlink_to(canary)
+    out = builder.home / "out.tar"
+    with swapping(root, "f", "d"):
+        for _ in range(5):
             out.unlink(missing_ok=True)
             command = builder.command("build", "--no-cache", "-o", f"type=tar,dest={out}", str(root))
             done = subprocess.run(
@@ -121,13 +135,56 @@ def test_a_path_that_is_swapped_during_builds(builder: Builder, context: Context
             )
             assert done.returncode in (0, 1), done.stderr.decode()
             if done.returncode == 0:
-                built += 1
                 with tarfile.open(out) as tar:
                     contents = [tar.extractfile(member).read() for member in tar if member.isreg()]  # type: ignore[union-attr]
                 assert MARK.encode() not in b"".join(contents)
-    finally:
-        stop.set()
-        thread.join()
+
+
+def test_an_unpacked_archive_whose_path_is_swapped(builder: Builder, context: Context, canary: Path) -> None:
+    """ADD of an archive that is at every other moment a link to one outside of the context."""
+    root = context({"Dockerfile": "FROM scratch\nADD a.tar /c\n", "mark": MARK})
+    for path, data in ((root / "a.tar", b"plain"), (builder.scratch / "outside.tar", MARK.encode())):
+        with tarfile.open(path, "w") as tar:
+            info = tarfile.TarInfo("f")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (root / "a.tar2").symlink_to(builder.scratch / "outside.tar")
+    for name in (".", "a.tar"):
+        os.chown(root / name, builder.uid, builder.uid)
+    out = builder.home / "out.tar"
+    with swapping(root, "a.tar"):
+        for _ in range(5):
+            out.unlink(missing_ok=True)
+            command = builder.command("build", "--no-cache", "-o", f"type=tar,dest={out}", str(root))
+            done = subprocess.run(
+                command, env=builder.env, cwd=builder.home, capture_output=True, check=False, timeout=60
+            )
+            assert done.returncode in (0, 1), done.stderr.decode()
+            if done.returncode == 0:
+                assert MARK.encode() not in out.read_bytes()
+
+
+def test_an_export_whose_directory_is_swapped(builder: Builder, context: Context, canary: Path) -> None:
+    """What is written into a directory stays in it, though directories in there become links."""
+    files = {f"d/{number}": "written" for number in range(300)} | {"d/file": "written", "d/sub/other": "x"}
+    root = context({"Dockerfile": "FROM scratch\nCOPY d /d\n", **files})
+    out = builder.home / "out"
+    (out / "d").mkdir(parents=True)
+    (out / "d2").symlink_to(canary)
+    for path in (canary, *canary.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    before = state(canary)
+    for path in (out, out / "d"):
+        os.chown(path, builder.uid, builder.uid)
+    with swapping(out, "d"):
+        for _ in range(5):
+            command = builder.command("build", "-o", str(out), str(root))
+            done = subprocess.run(
+                command, env=builder.env, cwd=builder.home, capture_output=True, check=False, timeout=60
+            )
+            assert done.returncode in (0, 1), done.stderr.decode()
+            assert b"internal error" not in done.stderr
+    assert state(canary) == before
 
 
 def layout_with(path: Path, members: list[tarfile.TarInfo]) -> None:

@@ -3,64 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from container import Container
+from tiny_context import make_tiny_context
 
 from building import Builder, MakeBuilder
 
 PROFILE = Path(__file__).parents[2] / "contrib/arkwright-seccomp.json"
 
-DOCKERFILE = """FROM scratch
-COPY --chown=0:0 root /
-RUN mkdir -p /d/e && echo hi > /d/e/f && chown 5:6 /d/e/f && chmod 4755 /d/e/f && ln /d/e/f /d/hard
-RUN --mount=type=cache,target=/cc echo x >> /cc/n && cp /cc/n /cached
-RUN --mount=type=bind,target=/src cp /src/f /copied && test ! -e /src/none
-USER 1000:1000
-RUN id -u > /tmp/id && umask >> /tmp/id
-USER 0
-RUN rm -r /d/e && date > /dev/null && test "$(cat /dev/null)" = ""
-COPY f /f
-"""
-
-
-_APPLETS = (
-    "sh",
-    "mkdir",
-    "echo",
-    "chown",
-    "chmod",
-    "ln",
-    "cp",
-    "id",
-    "rm",
-    "date",
-    "cat",
-    "test",
-    "ls",
-    "true",
-)
-
 
 @pytest.fixture
 def container(scratch: Path) -> Container:
-    """With a context that brings its own root: one busybox, so that copies of trees are small."""
-    if not os.path.exists("/bin/busybox"):
-        pytest.skip("needs-busybox: a static busybox (package busybox-static)")
     found = Container(scratch)
-    context = found.scratch / "context"
-    for name in ("root/bin", "root/tmp"):
-        (context / name).mkdir(parents=True)
-    shutil.copy("/bin/busybox", context / "root/bin/busybox")
-    for name in _APPLETS:
-        (context / "root/bin" / name).symlink_to("busybox")
-    (context / "root/tmp").chmod(0o1777)
-    (context / "Dockerfile").write_text(DOCKERFILE)
-    (context / "f").write_text("text")
+    make_tiny_context(found.scratch / "context")
     return found
 
 
@@ -102,6 +60,47 @@ def test_default_capabilities_and_user_namespaces(container: Container, make_bui
     found = digest(container)
     assert found["arkwright.tiers"] == ["chroot+userns"]
     assert found["containerimage.digest"] == native(make_builder, container)
+
+
+def test_the_recipe_for_docker(container: Container, make_builder: MakeBuilder) -> None:
+    """The shipped filter and `systempaths=unconfined`: a runtime works, in a user namespace."""
+    built = container.arkwright(
+        "build", "--progress=plain", "--metadata-file=/scratch/metadata.json", "/scratch/context",
+        seccomp=with_namespaces(), masked=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    found = digest(container)
+    assert found["arkwright.tiers"] == ["crun+userns"], built.stderr
+    assert found["containerimage.digest"] == native(make_builder, container)
+
+
+SECRET = """FROM scratch
+COPY root /
+RUN --mount=type=secret,id=s test "$(stat -c %s /run/secrets/s)" = 6 && cat /run/secrets/s > /dev/null
+RUN ls /run/secrets/s && exit 1; true
+"""
+
+
+def test_secrets_as_files(container: Container) -> None:
+    """With a namespace they are mounted; without, they need a store that is on no disk."""
+    (container.scratch / "context/Dockerfile").write_text(SECRET)
+    build = ("build", "--progress=plain", "--secret=id=s,env=S", "/scratch/context")
+    env = ("S=s3cret",)
+    mounted = container.arkwright(*build, seccomp=with_namespaces(), env=env)
+    assert mounted.returncode == 0, mounted.stderr
+    refused = container.arkwright(*build, "--no-cache", env=env)
+    assert refused.returncode == 4
+    assert "error[isolation-too-weak]" in refused.stderr
+    assert "env=NAME" in refused.stderr
+    in_memory = container.arkwright(*build, "--no-cache", env=(*env, "ARKWRIGHT_ROOT=/tmp/store"))
+    assert "error[isolation-too-weak]" not in in_memory.stderr
+    assert in_memory.returncode == 0, in_memory.stderr
+    for done in (mounted, refused, in_memory):
+        assert "s3cret" not in done.stdout + done.stderr
+    found = [
+        path for path in container.scratch.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()
+    ]
+    assert found == []
 
 
 RESTRICTED: dict[str, Any] = {"uid": 1000, "capabilities": False}

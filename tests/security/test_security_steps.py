@@ -148,3 +148,83 @@ def test_a_full_disk(make_builder: MakeBuilder, small: Path, canary: Path) -> No
         assert attack(builder, small, tier, script) == 1
         used = subprocess.run(["du", "-sm", str(builder.store)], capture_output=True, check=True).stdout
         assert int(used.split()[0]) < 80
+
+
+@pytest.fixture
+def with_chattr(small: Path) -> Path:
+    """The context with chattr(1) and its libraries, which busybox has not."""
+    program = shutil.which("chattr")
+    if program is None:
+        pytest.skip("needs-chattr: e2fsprogs")
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+    paths = [program, *(word for word in listed.split() if word.startswith("/"))]
+    for path in paths:
+        target = small / "root" / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    subprocess.run(["chmod", "-R", "a+rX", str(small)], check=True)
+    return small
+
+
+def _immutable(top: Path) -> list[str]:
+    done = subprocess.run(["lsattr", "-R", "-a", str(top)], capture_output=True, text=True, check=False)
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line[:1] == "-"]
+    return [path for flags, path in lines if {"i", "a"} & set(flags)]
+
+
+@pytest.mark.parametrize(
+    ("tier", "identity"), [("crun", "root"), ("bubblewrap", "root"), ("chroot", "root"), ("crun", "subids")]
+)
+def test_no_step_makes_immutable_files(
+    tier: str, identity: str, make_builder: MakeBuilder, with_chattr: Path, canary: Path
+) -> None:
+    """The default capabilities lack CAP_LINUX_IMMUTABLE, and a user namespace has none that counts."""
+    builder = make_builder(identity)
+    mount = "--mount=type=cache,target=/c"
+    script = "echo x > /f; for p in /f /c /bin/busybox; do chattr +i $p && exit 9; chattr +a $p && exit 9; done; true"
+    assert attack(builder, with_chattr, tier, f"{mount} {script}") == 0
+    assert _immutable(builder.store) == []
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_immutable_files_of_an_insecure_step(
+    tier: str, make_builder: MakeBuilder, with_chattr: Path, canary: Path
+) -> None:
+    """With leave to do anything a step of root's makes them; the builder still cleans up after it."""
+    builder = make_builder("root")
+    flags = "--security=insecure --mount=type=cache,target=/c"
+    script = (
+        "mkdir -p /d/e /c/d; echo x > /d/e/f; echo x > /c/d/f;"
+        "chattr +i /d/e/f /d/e /bin/busybox /c/d/f /c/d; chattr +a /d /c; {end}"
+    )
+    allow = ("--allow", "security.insecure")
+    assert attack(builder, with_chattr, tier, f"{flags} {script.format(end='exit 1')}", *allow) == 1
+    assert attack(builder, with_chattr, tier, f"{flags} {script.format(end='true')}", *allow) == 0
+    assert _immutable(builder.store) == []
+    builder.run("prune", "--all", "--filter", "type=cache-mount")
+    builder.run("prune", "--all")
+    assert list((builder.store / "trash").iterdir()) == []
+
+
+def test_immutable_files_of_a_builder_that_was_killed(
+    make_builder: MakeBuilder, with_chattr: Path, canary: Path
+) -> None:
+    """Nobody cleared their flags: whoever finds the work directory deletes it all the same."""
+    builder = make_builder("root")
+    mark = f"0.{random.randrange(10**15):015d}"
+    script = f"mkdir /d; echo > /d/f; chattr +i /d/f /d /bin/busybox; echo up; sleep 1000 {mark}"
+    text = f"FROM scratch\nCOPY root /\nRUN --security=insecure {script}\n"
+    (with_chattr / "Dockerfile").write_text(text)
+    options = ("--isolation", "chroot", "--allow", "security.insecure", "--progress", "plain")
+    process = builder.start("build", *options, str(with_chattr))
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.endswith(" up\n"):
+            break
+    process.kill()
+    process.communicate()
+    wait_until_gone(mark)
+    assert _immutable(builder.store / "work")
+    builder.run("prune", "--all")
+    assert _immutable(builder.store) == []
+    assert list((builder.store / "work").iterdir()) + list((builder.store / "trash").iterdir()) == []

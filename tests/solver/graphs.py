@@ -62,7 +62,8 @@ class Graph:
         steps = [
             f"RUN echo {word} > {place}",
             f"RUN echo $WHO >> {place}",
-            "RUN cat $(find /out -type f | sort) | sha256sum > /out/sum",
+            # The sum is written after all was read: it may be among the files.
+            "RUN sum=$(cat $(find /out -type f | sort) | sha256sum) && echo $sum > /out/sum",
             f"RUN chmod 7{self._chance.randrange(8)}5 /out",
             "RUN rm -rf /out/dir",
             f"RUN --mount=type=bind,source=dir,target=/b cat /b/* > {place} 2>/dev/null || true",

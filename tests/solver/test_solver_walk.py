@@ -17,7 +17,7 @@ from arkwright.events.types import AnyEvent, CacheHit, Failed, Finished, Started
 from arkwright.graph.definition import Definition, Edge, Vertex, VertexMetadata
 from arkwright.graph.ops import ExecOp
 from arkwright.solver.dedupe import Claims
-from arkwright.solver.result import Key, Operation, Result
+from arkwright.solver.result import Details, Key, Operation, Result
 from arkwright.solver.scheduler import Scheduler
 from arkwright.solver.solver import Solver
 from arkwright.store.metadata import Metadata
@@ -63,6 +63,10 @@ class Step:
         assert isinstance(other, Text)
         return have.content == other.content
 
+    def content_of(self, number: int, have: Result) -> str | None:
+        assert isinstance(have, Text)
+        return have.content
+
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
         Step.made += 1
         contents = [result.content for result in inputs if isinstance(result, Text)]
@@ -70,6 +74,9 @@ class Step:
 
     def still_valid(self) -> bool:
         return True
+
+    def details(self) -> Details:
+        return {}
 
 
 class Table:

@@ -36,6 +36,8 @@ def test_items_by_prefix_in_order(store: Store) -> None:
     assert [key for key, _ in records.items("a")] == ["a", "b", "b/1", "b/2", "b/é", "b0", "c", "é", "\udcff"]
     assert [key for key, _ in records.items("a", "\udcff")] == ["\udcff"]
     assert records.items("none") == []
+    for bucket in ("a", "none"):
+        assert records.keys(bucket) == [key for key, _ in records.items(bucket)]
 
 
 def test_a_transaction_is_all_or_nothing(store: Store) -> None:
@@ -93,6 +95,21 @@ def test_use_after_fork_is_refused(store: Store, fork) -> None:
             store.metadata.put("a", "k", b"2")
 
     assert fork(use).finish() == 0
+    assert store.metadata.get("a", "k") == b"1"
+
+
+def test_no_connection_while_apart(store: Store) -> None:
+    def open_files() -> set[str]:
+        return {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
+
+    path = os.path.join(store.root_path, "metadata.db")
+    assert path in open_files()
+    with store.metadata.apart():
+        assert not any(one.startswith(path) for one in open_files())
+    store.metadata.put("a", "k", b"1")
+    with store.metadata.transaction(), pytest.raises(AssertionError, match="transaction"):
+        with store.metadata.apart():
+            pass
     assert store.metadata.get("a", "k") == b"1"
 
 

@@ -16,6 +16,7 @@ import msgspec
 from arkwright.graph.ops import SourceOp
 from arkwright.oci.platform import Platform
 from arkwright.sources.base import PinnedImage
+from arkwright.store.store import Store
 
 _AT_ONCE = 8
 _CHUNK = 1 << 20
@@ -24,7 +25,7 @@ Asked = tuple[SourceOp, Platform]
 
 
 def pin_together(
-    root_path: str, asked: Sequence[Asked], *, tls_verify: bool | None
+    store: Store, asked: Sequence[Asked], *, tls_verify: bool | None
 ) -> list[PinnedImage | None]:
     """What each source is pinned to, in order; None where that failed.
 
@@ -32,7 +33,8 @@ def pin_together(
     """
     found: list[PinnedImage | None] = []
     for start in range(0, len(asked), _AT_ONCE):
-        children = [_ask(root_path, one, tls_verify) for one in asked[start : start + _AT_ONCE]]
+        with store.metadata.apart():
+            children = [_ask(store.root_path, one, tls_verify) for one in asked[start : start + _AT_ONCE]]
         try:
             found += [_answer(read_fd) for _, read_fd in children]
         except BaseException:
@@ -51,7 +53,7 @@ def _ask(root_path: str, asked: Asked, tls_verify: bool | None) -> tuple[int, in
     if pid:
         os.close(write_fd)
         return pid, read_fd
-    # The parent's store came over the fork: it is never touched, and nothing is torn down here.
+    # The parent's lease came over the fork: it is never touched, and nothing is torn down here.
     try:
         from arkwright.linux.syscalls import set_parent_death_signal
 
@@ -66,7 +68,6 @@ def _ask(root_path: str, asked: Asked, tls_verify: bool | None) -> tuple[int, in
 
 def _pin(root_path: str, asked: Asked, tls_verify: bool | None) -> PinnedImage:
     from arkwright.sources.image import StoreImageSource
-    from arkwright.store.store import Store
 
     with Store.open(root_path) as store:
         source = StoreImageSource(store, tls_verify=tls_verify)

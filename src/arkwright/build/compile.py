@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,10 +13,12 @@ from arkwright.build.bridge import BuildBridge
 from arkwright.build.contexts import MAIN, ContextLoader, Contexts
 from arkwright.build.means import Means
 from arkwright.build.request import BuildRequest
+from arkwright.build.settled import Outcomes
 from arkwright.diagnostics.errors import Diagnostic
 from arkwright.events.types import Warning
 from arkwright.frontends.base import FrontendImage, FrontendRequest
 from arkwright.frontends.table import load
+from arkwright.images.containers import Settled
 from arkwright.layer.profile import CONSTANT_EPOCH
 from arkwright.oci.platform import Platform, host_platform
 
@@ -37,6 +40,11 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     step_env: tuple[str, ...] = ()
     as_index: bool = False
+    # Of working containers: what vertices gave earlier, whether only trees are wanted, and who takes
+    # note of what came out, with the store open.
+    settled: Mapping[str, Settled] = {}
+    only_trees: bool = False
+    done: Callable[[Means, Outcomes], None] = lambda means, outcomes: None
 
 
 def compile_request(request: BuildRequest, means: Means) -> Compiled:
@@ -103,7 +111,7 @@ def _ask(request: BuildRequest, means: Means) -> tuple[Contexts, BuildBridge, Fr
         warn=warn,
         times=contexts.times,
         file_source=means.file_source,
-        pin_together=lambda asked: pin_together(means.store.root_path, asked, tls_verify=means.tls_verify),
+        pin_together=lambda asked: pin_together(means.store, asked, tls_verify=means.tls_verify),
     )
     host = host_platform()
     asked = FrontendRequest(

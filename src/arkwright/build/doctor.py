@@ -11,19 +11,23 @@ from arkwright.linux import probe
 from arkwright.linux.probe import Finding
 from arkwright.linux.worker import Worker, run_in_worker
 from arkwright.sandbox.choice import chosen_sandbox
+from arkwright.sandbox.connected import Networks
 from arkwright.store.store import Store
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre")
 # What a build can do without, when something else stands in for it.
-_OPTIONAL = ("crun", "runc", "bubblewrap", "chroot", "newuidmap", "cgroups", "emulation", "subordinate-ids")
+_OPTIONAL = (
+    "crun", "runc", "bubblewrap", "chroot", "newuidmap", "cgroups", "emulation", "subordinate-ids", "slirp4netns", "tun",
+)  # fmt: skip
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     """`tier`: how RUN steps would be isolated, empty when they cannot run; `snapshots`: `overlay`
-    or `copy`; `reasons`: why not a stronger one, or why not at all."""
+    or `copy`; `network`: what gives steps a network of their own, or `host`; `reasons`: why not a stronger one, or why not at all."""
 
     tier: str = ""
     snapshots: str = ""
+    network: str = ""
     reasons: tuple[str, ...] = ()
     fix: str = ""
 
@@ -64,8 +68,10 @@ def _isolation(root_path: str) -> Isolation:
         with Store.open(root_path) as store:
             snapshots = chosen_snapshotter(store, worker, "auto", notices.append).name
         tier = chosen_sandbox(worker, "auto", notices.append).tier
+        network = Networks(worker, notices.append).tool or "host"
         reasons = (*worker.facts, *notices)
-        return msgspec.json.encode(Isolation(tier=tier, snapshots=snapshots, reasons=reasons))
+        found = Isolation(tier=tier, snapshots=snapshots, network=network, reasons=reasons)
+        return msgspec.json.encode(found)
 
     try:
         data = run_in_worker(body, store_root_path=root_path, plain="fallback")

@@ -6,7 +6,7 @@ anywhere. What is neither cached nor sure to run is refused only when it is reac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from arkwright.diagnostics.errors import HostUnsupported, Label
@@ -16,16 +16,16 @@ from arkwright.oci.platform import host_platform
 from arkwright.solver.solver import Miss, Solver
 
 if TYPE_CHECKING:
+    from arkwright.build.means import Means
     from arkwright.linux.emulation import Emulation
 
 
 def check_platforms(
-    definitions: Sequence[Definition], solver: Solver, scratch: Callable[[], str], *, may_import: bool
+    definitions: Sequence[Definition], solver: Solver, means: Means, *, may_import: bool
 ) -> dict[str, Emulation]:
     """How the architectures of steps that may have to run do run here; empty without foreign steps.
 
-    `scratch` gives a directory to try programs in. With `may_import` a remote cache may have what is
-    missing, and nothing is refused yet. Raises `HostUnsupported` `no-emulation`, with
+    With `may_import` a remote cache may have what is missing, and nothing is refused yet. Raises `HostUnsupported` `no-emulation`, with
     one diagnostic and the first step per platform.
     """
     if not any(_is_foreign(vertex) for each in definitions for vertex in each.vertices.values()):
@@ -35,7 +35,9 @@ def check_platforms(
         return {}
     from arkwright.linux.emulation import find_emulations
 
-    found = find_emulations({_key(miss) for miss in misses}, scratch())
+    scratch_path = means.scratch()
+    with means.store.metadata.apart():
+        found = find_emulations({_key(miss) for miss in misses}, scratch_path)
     _refuse([miss for miss in misses if miss.certain and not may_import and not found[_key(miss)].ok], found)
     return found
 

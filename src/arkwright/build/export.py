@@ -31,19 +31,28 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exports:
-    """The outputs of one request; no output means an image in the local store, as with docker."""
+    """The outputs of one request; no output means an image in the local store, as with docker, or
+    with `only_trees` nothing but what the solver keeps."""
 
     def __init__(
-        self, request: BuildRequest, built: tuple[BuiltImage, ...], epoch: int, *, as_index: bool = False
+        self,
+        request: BuildRequest,
+        built: tuple[BuiltImage, ...],
+        epoch: int,
+        *,
+        as_index: bool = False,
+        only_trees: bool = False,
     ) -> None:
         self._request = request
         self._built = built
         self._epoch = epoch
         self._as_index = as_index
-        self.outputs = request.outputs or (Output(type="image"),)
+        self.outputs = () if only_trees else request.outputs or (Output(type="image"),)
 
     def need_worker(self, means: Means) -> bool:
         """Whether an output reads file trees, or a layer of our own has no blob yet."""
+        if not self.outputs:
+            return False
         if any(needs_trees(output) for output in self.outputs):
             return True
         missing = {
@@ -91,6 +100,7 @@ class Exports:
     def profiles(self) -> list[Profile]:
         """The compression profiles of the outputs; the first is that of the receipt."""
         codecs = {compression(output, self._request.compression): None for output in self.outputs}
+        codecs = codecs or {self._request.compression: None}
         return [profile_for(codec) for codec in codecs]  # type: ignore[arg-type]
 
     def _assemble(self, output: Output, means: Means) -> AssembledImage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -20,6 +21,7 @@ from arkwright.graph.definition import Definition, Vertex
 from arkwright.graph.ops import ExecOp, FileOp
 from arkwright.layer.profile import Profile, profile_for
 from arkwright.solver.solver import Solver
+from arkwright.solver.state import State
 
 
 def publishes(request: BuildRequest) -> bool:
@@ -56,7 +58,8 @@ def open_remote(spec: RemoteSpec, tls_verify: bool | None, *, push: bool = False
 
 def prefix_keys(solver: Solver, layers: tuple[str, ...]) -> dict[str, int]:
     """The keys of all records that are the beginning of an image, and how many layers they give."""
-    return {record.key: length for record, length in prefixes(_records(solver), [layers]) if length}
+    records = (record for _, record in _records(solver))
+    return {record.key: length for record, length in prefixes(records, [layers]) if length}
 
 
 class Remotes:
@@ -108,26 +111,29 @@ class Remotes:
     def finish(self, results: Sequence[tuple[str, ...]]) -> tuple[Diagnostic, ...]:
         """Publish what is left, and cache mounts; what is to fail the build."""
         records = _records(self._solver) if self._export.destinations else []
-        short = [record for record, _ in prefixes(records, results)]
+        short = {record.key for record, _ in prefixes((record for _, record in records), results)}
         for destination in self._export.destinations:
-            for record in records if destination.spec.mode == "max" else short:
-                self._export.offer(destination, record)
+            for state, record in records:
+                if destination.spec.mode == "max" or record.key in short:
+                    self._offer(destination, state, record)
             for cache_id in self._cache_mounts(destination.spec):
                 self._offer_mount(destination, cache_id)
         return self._conclude()
 
-    def _made(self, vertex: str, record: Record) -> None:
+    def _made(self, state: State, record: Record) -> None:
         """A step left a record: with `mode=min` only what an image stands on is surely wanted."""
         for destination in self._export.destinations:
-            if destination.spec.mode == "max" or vertex in self._chains:
-                self._export.offer(destination, record)
+            if destination.spec.mode == "max" or state.digest in self._chains:
+                self._offer(destination, state, record)
+
+    def _offer(self, destination: Destination, state: State, record: Record) -> None:
+        self._export.offer(destination, record, partial(self._solver.contents, state, record))
 
     def _conclude(self) -> tuple[Diagnostic, ...]:
         found = self._export.finish(self._request.cache_export_timeout_s, self._cancelled)
-        strict = {one.spec.name for one in self._export.destinations if not one.spec.ignore_error}
         fatal = []
-        for diagnostic in found:
-            if any(diagnostic.message.startswith(f"{name}: ") for name in strict):
+        for destination, diagnostic in found:
+            if not destination.spec.ignore_error:
                 fatal.append(msgspec.structs.replace(diagnostic, severity=Severity.ERROR))
             elif not self._cancelled.is_set():
                 self._means.stream.emit(Warning(diagnostic=diagnostic))
@@ -156,9 +162,9 @@ class Remotes:
         self._export.submit(destination, f"mount {cache_id}", publish)
 
 
-def _records(solver: Solver) -> list[Record]:
+def _records(solver: Solver) -> list[tuple[State, Record]]:
     """The records of what was run, found or stands below something found; sources have none."""
-    return [record for state, record in solver.known() if record.results]
+    return [(state, record) for state, record in solver.known() if record.results]
 
 
 def _chain(definition: Definition) -> Iterator[str]:

@@ -40,7 +40,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     `context` is a directory path, a URL, a git URL or `-`; `dockerfile` a path, a URL, `-`, or
     empty for the default in the context. `named_contexts` maps NAME (lower-cased, maybe with
     `::platform`) to what the user wrote. `isolation` is one of `sandbox.choice.ISOLATIONS`:
-    `auto` is the strongest that works. `limits` is what one step may take. `allow` lists the entitlements of steps (`security.insecure`). `on_error` `shell` opens a shell where a step
+    `auto` is the strongest that works. `limits` is what one step may take. `allow` lists the entitlements of steps (`network.host`, `security.insecure`). `on_error` `shell` opens a shell where a step
     failed, on the caller's terminal. `epoch` is None for "from the git context, else the
     constant". `jobs` 0 means one per CPU.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +24,7 @@ from arkwright.build.quota import within_quota
 from arkwright.build.remotes import Remotes, attach_imports, prefix_keys, publishes
 from arkwright.build.request import BuildRequest, Receipt, TargetReceipt
 from arkwright.build.session import SessionInputs, key_agents
+from arkwright.build.settled import Outcomes, SettledResolver
 from arkwright.build.upkeep import kept_up
 from arkwright.cache.imports import Imports
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, RemoteError
@@ -34,8 +36,9 @@ from arkwright.ops.contexts import ContextReader
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.source import Pins
 from arkwright.solver.dedupe import Claims
-from arkwright.solver.result import Result
+from arkwright.solver.result import Resolver, Result
 from arkwright.solver.solver import Solver, Totals
+from arkwright.solver.state import key_of
 from arkwright.store.leases import Lease
 from arkwright.store.space import space_needed
 
@@ -46,10 +49,17 @@ if TYPE_CHECKING:
     from arkwright.linux.worker import Worker
 
 
+Compile = Callable[[BuildRequest, Means], Compiled]
+
+
 def build(
-    request: BuildRequest, session: SessionInputs, stream: EventStream, store_root_path: str
+    request: BuildRequest,
+    session: SessionInputs,
+    stream: EventStream,
+    store_root_path: str,
+    compiler: Compile = compile_request,
 ) -> Receipt:
-    """Run one build and say what it made.
+    """Run one build and say what it made; `compiler` makes its graphs.
 
     The calling process must have one thread. Raises every `ArkwrightError` there is; what was
     done until then is in the store and counts for the next build.
@@ -61,15 +71,17 @@ def build(
         means.imports = Imports(means.layers, means.store.content, request.cache_from)
         with Journal(journal_path(means.store.root_path, stream.build)) as journal:
             stream.subscribe(journal, first=True)
-            return recorded(request, stream, lambda: kept_up(means, lambda: _build(request, ready, means)))
+            return recorded(
+                request, stream, lambda: kept_up(means, lambda: _build(request, ready, means, compiler))
+            )
 
 
-def _build(request: BuildRequest, session: SessionInputs, means: Means) -> Receipt:
+def _build(request: BuildRequest, session: SessionInputs, means: Means, compiler: Compile) -> Receipt:
     started = time.monotonic()
     for part in request.parts():
         for output in part.outputs:
             check_platforms(output, len(set(part.platforms)))
-    line = _Line(request, session, compile_request(request, means))
+    line = _Line(request, session, compiler(request, means))
     if line.cached(means):
         return line.finish(means, started)
     if line.runs_nothing(means):
@@ -112,7 +124,7 @@ class _Line:
 
     def cached(self, means: Means) -> bool:
         """Whether every target is in the cache, and no output needs the worker."""
-        resolver = means.resolver(self._compiled.contexts, self._pins, self._readers)
+        resolver = self._resolver(means)
         claims = Claims(os.path.join(means.store.root_path, "claims"), means.stream.build)
         self._solver = Solver(resolver, means.records, means.stream, means.stream.build, claims)
         results: list[tuple[str, ...]] = []
@@ -130,6 +142,11 @@ class _Line:
             results=tuple(results), reports=none, totals=self._solver.totals, tiers=(), inline=inline
         )
         return True
+
+    def _resolver(self, means: Means) -> Resolver:
+        """The resolver of this side; what is settled is not worked out again."""
+        resolver = means.resolver(self._compiled.contexts, self._pins, self._readers)
+        return SettledResolver(resolver, self._compiled.settled) if self._compiled.settled else resolver
 
     def runs_nothing(self, means: Means) -> bool:
         """Whether this process can do what is left by itself."""
@@ -155,7 +172,7 @@ class _Line:
         assert self._solver is not None
         definitions = [image.definition for image in self._compiled.images]
         self._emulations = check_platforms(
-            definitions, self._solver, means.scratch, may_import=bool(self._request.cache_from)
+            definitions, self._solver, means, may_import=bool(self._request.cache_from)
         )
 
     def in_worker(self, means: Means) -> None:
@@ -189,9 +206,7 @@ class _Line:
 
         assert self._solver is not None
         attach_imports(self._request, means, cancelled)
-        self._solver.rebind(
-            means.resolver(self._compiled.contexts, self._pins, self._readers), means.records, means.stream
-        )
+        self._solver.rebind(self._resolver(means), means.records, means.stream)
         means.step_env = self._compiled.step_env
         means.isolation, means.on_error = self._request.isolation, self._request.on_error
         means.emulations, means.limits = self._emulations, self._request.limits
@@ -235,6 +250,9 @@ class _Line:
         means.adopt(self._pins)
         exports = self._exports(work.results, work.inline)
         outcomes = [one.finish(means, done) for one, done in zip(exports, work.reports, strict=True)]
+        assert self._solver is not None
+        keys = {digest: key_of(state).digest for digest, state in self._solver.states.items()}
+        self._compiled.done(means, Outcomes(keys=keys, layers=work.results))
         if work.trouble:
             raise RemoteError(*work.trouble, details=_NO_STATUS)
         targets = tuple(map(_receipt, self._request.parts(), outcomes))
@@ -264,7 +282,12 @@ class _Line:
         found = []
         for part, count in zip(self._request.parts(), self._compiled.counts, strict=True):
             images, built = tuple(built[:count]), built[count:]
-            found.append(Exports(part, images, self._compiled.epoch, as_index=self._compiled.as_index))
+            found.append(
+                Exports(
+                    part, images, self._compiled.epoch, as_index=self._compiled.as_index,
+                    only_trees=self._compiled.only_trees,
+                )
+            )  # fmt: skip
         return found
 
 

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,9 +23,6 @@ from arkwright.diagnostics.amounts import bytes_text
 from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.oci.descriptor import Descriptor
 from arkwright.store.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 _PATIENCE_S = 0.5
 _POLL_S = 0.05

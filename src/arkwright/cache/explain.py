@@ -15,7 +15,7 @@ import msgspec
 
 from arkwright.cache.inventory import layers_of, take_inventory
 from arkwright.cache.listing import StepNames
-from arkwright.cache.records import Record
+from arkwright.cache.records import Record, Records
 from arkwright.diagnostics.errors import UserError
 from arkwright.events.journal import journal_path, read_journal
 from arkwright.events.types import CacheHit, Declared, Failed, Started
@@ -30,11 +30,13 @@ _CONTENT = ("content of ", "input ")
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One field that differs; empty where one side does not have it."""
+    """One field that differs; empty where one side does not have it. `parts` are the paths that differ,
+    where the field is a digest of files and both sides are known."""
 
     field: str
     old: str
     new: str
+    parts: tuple[Difference, ...] = ()
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,13 +62,22 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Explained, ...]
 
 
-def explain(store: Store, build: str = "") -> Explanation:
-    """Explain a build, by its id or the beginning of it; the last one by default.
+def explain(store: Store, build: str = "", step: str = "") -> Explanation:
+    """Explain a build, by its id or the beginning of it; the last one by default. `step` is a part of
+    a step's name, or the beginning of a vertex digest; all steps by default.
 
-    Raises `UserError` `unknown-build`, `corrupt-journal`.
+    Raises `UserError` `unknown-build`, `unknown-step`, `corrupt-journal`.
     """
     found = find_build(store.root_path, build)
-    return Explanation(build=found, steps=tuple(_Explainer(store, found).steps()))
+    steps = _Explainer(store, found).steps()
+    wanted = [one for one in steps if step in one.name or one.vertex.startswith((step, f"sha256:{step}"))]
+    if step and not wanted:
+        raise UserError.of(
+            "unknown-step",
+            f"build {found} has no step with {step!r} in its name that ran or was cached",
+            hint=f"see `arkwright history show {found}`",
+        )
+    return Explanation(build=found, steps=tuple(wanted))
 
 
 def find_build(root_path: str, wanted: str) -> str:
@@ -93,6 +104,7 @@ class _Explainer:
     def __init__(self, store: Store, build: str) -> None:
         self._build = build
         self._names = StepNames(store.root_path)
+        self._details = Records(store.metadata)
         self._records = [
             record for record in take_inventory(store.metadata).records.values() if record.fields
         ]
@@ -172,8 +184,16 @@ class _Explainer:
         """The inputs that are not what they were, by the names of the steps that made them."""
         declared = self._declared.get(mine.vertex)
         above = declared.inputs if declared is not None else ()
-        found = []
+        # Of sources more is known than the trees that they give.
+        sources = {
+            field
+            for field, value in mine.fields.items()
+            if field.startswith("input ") and self._source_of(value)
+        }
+        found = [one for one in self._fields(mine, other) if one.field in sources]
         for number, (new, old) in enumerate(zip(mine.inputs, other.inputs, strict=False)):
+            if found and number < len(above) and above[number] not in self._by_vertex:
+                continue
             if new != old:
                 name = self._name(above[number]) if number < len(above) else f"input {number}"
                 found.append(Difference(name, _tree(old), _tree(new)))
@@ -191,16 +211,41 @@ class _Explainer:
                 old, new = self._step_of(old, other), self._step_of(new, mine)
             elif field == "env":
                 old, new = _changed_words(old, new)
-            found.append(Difference(field, old, new))
+            elif field == "key":
+                old, new = self._source_of(old) or old, self._source_of(new) or new
+            parts = self._files(old, new) if field.startswith("content of ") else ()
+            found.append(Difference(field, old, new, parts))
         return found
 
     def _step_of(self, input_key: str, user: Record) -> str:
-        """The step that gave an input, for people; `input_key` is `<definition key>#<output>`."""
+        """What gave an input, for people; `input_key` is `<definition key>#<output>`."""
         key = input_key.partition("#")[0]
+        source = self._source_of(key)
+        if source:
+            return source
         record = self._by_key.get(key)
         name = self._names.of(user.build, record.vertex) if record is not None else ""
         short = key.partition(":")[2][:12]
         return f"{name} ({short})" if name else short
+
+    def _source_of(self, key: str) -> str:
+        """Where a source's content comes from, and the digest that it had; empty for other keys."""
+        key = key.partition("#")[0]
+        found = self._details.described(key) if key.startswith("sha256:") else {}
+        named = [uri if uri.endswith(digest) else f"{uri}@{digest}" for uri, digest in found.items()]
+        return " ".join(one for one in named if "://" in one)
+
+    def _files(self, old: str, new: str) -> tuple[Difference, ...]:
+        """The paths that differ between two selections; none when one of them was not kept."""
+        before, after = self._listed(old), self._listed(new)
+        if not before or not after:
+            return ()
+        paths = sorted(path for path in before.keys() | after if before.get(path) != after.get(path))
+        return tuple(Difference(path, before.get(path, ""), after.get(path, "")) for path in paths)
+
+    def _listed(self, digests: str) -> dict[str, str]:
+        parts = [self._details.described(digest) for digest in digests.split()]
+        return {path: facts for part in parts for path, facts in part.items()} if all(parts) else {}
 
 
 def _kind(record: Record) -> str:

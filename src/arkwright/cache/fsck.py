@@ -13,6 +13,7 @@ import re
 import msgspec
 
 from arkwright.cache.inventory import (
+    CONTAINERS,
     FAILED_STEPS,
     Inventory,
     layers_of,
@@ -152,6 +153,16 @@ class _Check:
                 self._add(
                     "failed-step-without-layer", name, f"failed step {name} needs {lost[0]}, which is gone"
                 )
+        for name, container in inventory.containers.items():
+            lost = [id for id in container.held if id not in inventory.layers]
+            if lost:
+                self._add("container-without-layer", name, f"container {name} needs {lost[0]}, which is gone")
+            elif reach(self._store.content, container.roots).missing & {
+                one.digest for one in container.roots
+            }:
+                self._add(
+                    "container-without-base", name, f"container {name} has lost the manifest of its base"
+                )
         for name, _ in self._store.metadata.items(SIBLINGS):
             if name.partition("/")[2] not in inventory.records:
                 self._add("stray-index-entry", name, f"the index of records names {name}, which is gone")
@@ -219,6 +230,8 @@ _BUCKETS = {
     "layer-without-parent": LAYERS,
     "record-without-layer": RECORDS,
     "failed-step-without-layer": FAILED_STEPS,
+    "container-without-layer": CONTAINERS,
+    "container-without-base": CONTAINERS,
     "stray-index-entry": SIBLINGS,
     "download-without-blob": HTTP,
 }

@@ -8,9 +8,9 @@ left out for the rest of the session, and said so once; then what only it has co
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillRunning
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from arkwright.cache.remote import (
     layer_ids,
 )
 from arkwright.cache.remote_options import RemoteSpec
+from arkwright.cache.remote_siblings import Sibling, decode_siblings, siblings_key
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, RemoteError, Severity
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.layers import LayerRecords
@@ -35,6 +36,7 @@ _AT_ONCE = 8
 _POLL_S = 0.1
 
 OpenRemote = Callable[[RemoteSpec], CacheStore]
+_T = TypeVar("_T")
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -71,6 +73,7 @@ class Imports:
         self._open: dict[str, CacheStore] = {}
         self._left_out: set[str] = set()
         self._asked: dict[str, Future[tuple[str, PortableRecord] | None]] = {}
+        self._listed: dict[str, Future[tuple[Sibling, ...]]] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lost = False
         self.broken: set[str] = set()
@@ -91,23 +94,32 @@ class Imports:
         with self._lock:
             for key in keys:
                 if key not in self._asked and self._live():
-                    if self._pool is None:
-                        self._pool = ThreadPoolExecutor(_AT_ONCE, "cache-import")
-                    self._asked[key] = self._pool.submit(self._search, key)
+                    self._asked[key] = self._threads().submit(self._search, key)
 
     def find(self, key: str) -> Found | None:
         """The record of a key, whose layers are now known to the store; None when no remote has it."""
         self.ask((key,))
-        future = self._asked.get(key)
+        found = self._answer(self._asked.get(key))
+        return None if found is None or found[0] in self._left_out else self._adopt(*found)
+
+    def siblings(self, operation: str) -> tuple[Sibling, ...]:
+        """What all remotes know of an operation on other inputs (see `cache.remote_siblings`)."""
+        with self._lock:
+            if operation not in self._listed and self._live():
+                self._listed[operation] = self._threads().submit(self._list, siblings_key(operation))
+        return self._answer(self._listed.get(operation)) or ()
+
+    def _answer(self, future: Future[_T] | None) -> _T | None:
+        """What a thread finds; None when the build is cancelled before."""
         while future is not None and not self._cancelled.is_set():
-            try:
-                found = future.result(_POLL_S)
-            except StillRunning:
-                continue
-            if found is None or found[0] in self._left_out:
-                return None
-            return self._adopt(*found)
+            if wait((future,), _POLL_S).done:
+                return future.result()
         return None
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_AT_ONCE, "cache-import")
+        return self._pool
 
     def fetch(self, layer_id: str, report: Report) -> None:
         """Bring the blob of a layer that a remote has, and look at it; nothing to do for others.
@@ -147,6 +159,7 @@ class Imports:
             lost, self._lost = self._lost, False
             if lost:
                 self._asked.clear()
+                self._listed.clear()
             return lost
 
     def stores(self) -> list[tuple[RemoteSpec, CacheStore]]:
@@ -186,20 +199,29 @@ class Imports:
             return self._open[name]
 
     def _search(self, key: str) -> tuple[str, PortableRecord] | None:
+        return next(self._read(key, decode), None)
+
+    def _list(self, key: str) -> tuple[Sibling, ...]:
+        return tuple(one for _, known in self._read(key, decode_siblings) for one in known)
+
+    def _read(self, key: str, decoded: Callable[[bytes, str], _T]) -> Iterator[tuple[str, _T]]:
+        """The documents that the remotes have under a key, each with the remote's name."""
         for name in self._live():
             try:
                 data = self._store(name).get_record(key)
-                if data is not None:
-                    return name, decode(data, key)
+                if data is None:
+                    continue
+                found = decoded(data, key)
             except Cancelled:
-                return None
+                return
             except ArkwrightError as error:
                 if error.code == "invalid-cache-record":
                     self.broken.add(key)
                     self._tell("invalid-cache-record", f"{name}: {error.diagnostics[0].message}")
                 else:
                     self._leave_out(name, error)
-        return None
+                continue
+            yield name, found
 
     def _adopt(self, name: str, record: PortableRecord) -> Found | None:
         """Make the layers known. None when a base is not one of this build, or a blob was no layer."""

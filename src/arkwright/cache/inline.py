@@ -15,6 +15,7 @@ import msgspec
 
 from arkwright.cache.blobs import SOURCE_BLOB
 from arkwright.cache.remote import PortableLayer, PortableRecord, encode
+from arkwright.diagnostics.wire import ready
 from arkwright.oci.config import ImageConfig
 from arkwright.oci.config import parse as parse_config
 from arkwright.oci.descriptor import Descriptor
@@ -36,6 +37,9 @@ class InlineCache(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = ""
     layers: tuple[InlineLayer, ...] = ()
     records: dict[str, int] = {}
+
+
+ready(InlineCache)
 
 
 def inline_cache(layers: Sequence[Layer], records: Mapping[str, int], profile: str) -> InlineCache | None:

@@ -7,12 +7,16 @@ from collections.abc import Iterable
 import msgspec
 
 from arkwright.cache.records import RECORDS, Record
+from arkwright.diagnostics.wire import ready
+from arkwright.oci.descriptor import Descriptor
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.layers import BUCKET as LAYERS
 from arkwright.store.metadata import Metadata
 
 # The bucket of failed steps, whose trees are kept to be looked at (see `ops.exec`).
 FAILED_STEPS = "failed-steps"
+# The bucket of working containers (see `images.containers`).
+CONTAINERS = "containers"
 
 
 class Layered(msgspec.Struct, frozen=True):
@@ -22,12 +26,23 @@ class Layered(msgspec.Struct, frozen=True):
     command: str = ""
 
 
+ready(Layered)
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What a working container keeps: the layers that it names, and the manifests that it stands on."""
+
+    held: tuple[str, ...] = ()
+    roots: tuple[Descriptor, ...] = ()
+
+
 class Inventory(msgspec.Struct):
     """Everything that refers to layers. `unreadable` are pairs of bucket and key."""
 
     records: dict[str, Record] = {}
     layers: dict[str, Layer] = {}
     failed: dict[str, Layered] = {}
+    containers: dict[str, Held] = {}
     unreadable: list[tuple[str, str]] = []
 
 
@@ -49,6 +64,11 @@ def take_inventory(metadata: Metadata) -> Inventory:
             found.failed[key] = msgspec.json.decode(data, type=Layered)
         except msgspec.MsgspecError:
             found.unreadable.append((FAILED_STEPS, key))
+    for key, data in metadata.items(CONTAINERS):
+        try:
+            found.containers[key] = msgspec.json.decode(data, type=Held)
+        except msgspec.MsgspecError:
+            found.unreadable.append((CONTAINERS, key))
     return found
 
 

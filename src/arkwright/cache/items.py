@@ -12,8 +12,8 @@ import msgspec
 from arkwright.cache.inventory import Inventory, layers_of, take_inventory, with_parents
 from arkwright.cache.listing import StepNames
 from arkwright.cache.mounts import CacheMount, list_mounts
-from arkwright.cache.reach import Reached, reach
-from arkwright.cache.sizes import LayerSizes, disk_size
+from arkwright.cache.reach import Reached, reach, with_referrers
+from arkwright.cache.sizes import LayerSizes, disk_size, written_to_mounts
 from arkwright.cache.uses import Use, last_use, read_uses
 from arkwright.events.journal import journal_path
 from arkwright.store.store import Store
@@ -92,8 +92,11 @@ class Holdings:
 
     @cached_property
     def named(self) -> Reached:
-        """Everything below images with a name."""
-        return reach(self.store.content, [descriptor for _, descriptor in self.names])
+        """Everything below images with a name, below what working containers stand on, and below
+        what refers to one of those."""
+        roots = [descriptor for _, descriptor in self.names]
+        roots += [root for one in self.inventory.containers.values() for root in one.roots]
+        return with_referrers(self.store, reach(self.store.content, roots), roots)
 
     @cached_property
     def blobs(self) -> dict[str, int]:
@@ -153,6 +156,9 @@ class Holdings:
             for digest in reach(self.store.content, [root]).layers:
                 for id in by_blob[digest]:
                     found[id].add(name)
+        for name, held in self.inventory.containers.items():
+            for id in held.held:
+                found[id].add(f"container {name}")
         below: set[str] = set()
         for id in self.made_by:
             below |= with_parents([id], layers) - {id}
@@ -240,8 +246,13 @@ def _places(held: Holdings) -> Iterator[Item]:
         yield Item(
             kind="git", id=mirror.name, size=mirror.size, created_at=mirror.used_at, used_at=mirror.used_at
         )
-    for name in ("metadata.db", "metadata.db-wal", "ingest", "work", "trash"):
-        path = os.path.join(held.store.root_path, name)
+    root_path = held.store.root_path
+    named = {
+        name: os.path.join(root_path, name)
+        for name in ("metadata.db", "metadata.db-wal", "ingest", "work", "trash")
+    }
+    named |= {os.path.relpath(path, root_path): path for path in written_to_mounts(root_path)}
+    for name, path in named.items():
         if (size := disk_size(path)) > _BARE:
             at = _mtime_ns(path)
             yield Item(kind="other", id=name, name=name, size=size, created_at=at, used_at=at)

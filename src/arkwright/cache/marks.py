@@ -16,7 +16,7 @@ from arkwright.cache.filters import Condition
 from arkwright.cache.inventory import Inventory, layers_of, with_parents
 from arkwright.cache.items import KINDS, Holdings, downloads, list_items
 from arkwright.cache.reach import reach
-from arkwright.cache.sizes import disk_size
+from arkwright.cache.sizes import disk_size, written_to_mounts
 from arkwright.cache.uses import last_use
 from arkwright.oci.descriptor import Descriptor
 
@@ -109,7 +109,9 @@ class _Marker:
     def run(self) -> Plan:
         plan, inventory = self._plan, self._held.inventory
         plan.blobs = set(self._held.named.present)
-        units = [*self._records(), *self._trees(), *self._failed(), *self._others()]
+        units = [
+            *self._records(), *self._trees(), *self._failed(), *self._containers(), *self._others()
+        ]  # fmt: skip
         rest = []
         for unit in units:
             if unit.certain:
@@ -169,6 +171,16 @@ class _Marker:
             used_at = max((by_layer[id].at for id in step.layers[-1:] if id in by_layer), default=0)
             certain = (self._policy.keep_failed and not asked) or not self._may_go("failed-step", key)
             yield _Unit("failed", key, used_at, layers=step.layers, certain=certain)
+
+    def _containers(self) -> Iterator[_Unit]:
+        for name, container in self._held.inventory.containers.items():
+            yield _Unit(
+                "layer",
+                container.held[-1] if container.held else name,
+                0,
+                layers=container.held,
+                certain=True,
+            )
 
     def _others(self) -> Iterator[_Unit]:
         for digest in {digest for _, digest in downloads(self._store)} & self._held.blobs.keys():
@@ -250,6 +262,7 @@ class _Marker:
         size += sum(mount.size for mount in self._held.mounts if mount.name in plan.mounts)
         size += sum(one.size for one in self._held.mirrors if one.name in plan.mirrors)
         fixed: list[str] = ["metadata.db", "metadata.db-wal", "history", "ingest", "work", "claims"]
+        size += sum(map(disk_size, written_to_mounts(self._store.root_path)))
         return size + sum(disk_size(os.path.join(self._store.root_path, name)) for name in fixed)
 
     def _bases(self) -> None:

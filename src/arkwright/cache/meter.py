@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
-from arkwright.cache.sizes import disk_size
+from arkwright.cache.sizes import disk_size, written_to_mounts
 
 _WALKED = ("work", "ingest", "cache-mounts", "sources", "history", "claims", "metadata.db", "metadata.db-wal")
 _LOOK_S = 0.2
@@ -35,6 +35,7 @@ class Meter:
     def measure(self) -> int:
         """Bytes on disk."""
         size = self._of_blobs() + self._of_layers()
+        size += sum(map(disk_size, written_to_mounts(self._root_path)))
         return size + sum(disk_size(os.path.join(self._root_path, name)) for name in _WALKED)
 
     def trees(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ from arkwright.cache.history import remove as remove_builds
 from arkwright.cache.inventory import FAILED_STEPS
 from arkwright.cache.items import HTTP, Holdings, downloads, list_items
 from arkwright.cache.marks import RESOLVED, Plan, Policy, mark
-from arkwright.cache.records import RECORDS, SIBLINGS
+from arkwright.cache.records import DETAILS, RECORDS, SIBLINGS, digests_in
 from arkwright.cache.sizes import BUCKET as SIZES
 from arkwright.cache.sizes import LayerSizes, disk_size
 from arkwright.cache.uses import USES
@@ -28,6 +28,8 @@ from arkwright.snapshot.publish import discard_unrecorded
 from arkwright.store import gc
 from arkwright.store.store import Store
 
+# The bucket of `images.listing`: what the layers in blobs hold.
+LISTINGS = "layer-listings"
 # The bucket of `sources`: who has a blob.
 ORIGINS = "origins"
 
@@ -126,6 +128,8 @@ def _forget(store: Store, plan: Plan) -> None:
         _keep_only(store, RECORDS, plan.records.__contains__)
         _keep_only(store, USES, plan.records.__contains__)
         _keep_only(store, SIBLINGS, lambda name: name.partition("/")[2] in plan.records)
+        named = (digests_in(plan.inventory.records[key].fields.values()) for key in plan.records)
+        _keep_only(store, DETAILS, set().union(*named).__contains__)
         _keep_only(store, FAILED_STEPS, plan.failed.__contains__)
         _keep_only(store, LAYERS, plan.layers.__contains__)
         _keep_only(store, SIZES, plan.layers.__contains__)
@@ -135,6 +139,7 @@ def _forget(store: Store, plan: Plan) -> None:
             blob.digest for id in plan.layers for blob in plan.inventory.layers[id].blobs.values()
         }
         _keep_only(store, ORIGINS, wanted.__contains__)
+        _keep_only(store, LISTINGS, plan.blobs.__contains__)
         for key, digest in downloads(store):
             if digest not in plan.blobs:
                 metadata.delete(HTTP, key)
@@ -157,6 +162,6 @@ def _discard(held: Holdings, plan: Plan) -> None:
 
 
 def _keep_only(store: Store, bucket: str, wanted: Callable[[str], bool]) -> None:
-    for key, _ in store.metadata.items(bucket):
+    for key in store.metadata.keys(bucket):
         if not wanted(key):
             store.metadata.delete(bucket, key)

@@ -11,6 +11,8 @@ from arkwright.oci import manifest as image_manifest
 from arkwright.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from arkwright.oci.manifest import Manifest
 from arkwright.store.content import ContentStore
+from arkwright.store.repositories import Repositories
+from arkwright.store.store import Store
 
 _DOCUMENT_LIMIT = 8 << 20
 
@@ -53,6 +55,19 @@ def reach(content: ContentStore, roots: Iterable[Descriptor]) -> Reached:
             else:
                 _note(content, child, found)
     return found
+
+
+def with_referrers(store: Store, found: Reached, roots: list[Descriptor]) -> Reached:
+    """With the manifests that refer to something found (signatures, attestations), and to those: they live
+    as long as their subject."""
+    waiting = Repositories(store.metadata).all_referrers()
+    while True:
+        attached = [one.descriptor for one in waiting if one.subject_digest in found.documents]
+        if not attached:
+            return found
+        waiting = [one for one in waiting if one.subject_digest not in found.documents]
+        roots = [*roots, *attached]
+        found = reach(store.content, roots)
 
 
 def _parts(content: ContentStore, manifest: Manifest, found: Reached) -> None:

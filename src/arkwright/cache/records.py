@@ -5,12 +5,18 @@ A record means the same on every machine: no host path, pid, uid map or store id
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+
 import msgspec
 
+from arkwright.diagnostics.wire import ready
 from arkwright.store.metadata import Metadata
 
 RECORDS = "records"
 SIBLINGS = "siblings"
+# What digests in the fields of records stand for.
+DETAILS = "details"
+_LISTED = 10_000
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +37,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: int = 0
     build: str = ""
     fields: dict[str, str] = {}
+
+
+ready(Record)
+
+
+def digests_in(fields: Iterable[str]) -> set[str]:
+    """The digests in the fields of a record."""
+    words = (word.partition("#")[0] for field in fields for word in field.split())
+    return {word for word in words if word.startswith("sha256:")}
 
 
 class Records:
@@ -62,6 +77,28 @@ class Records:
             self._metadata.put(RECORDS, record.key, msgspec.json.encode(record))
             name = f"{record.operation}/{record.key}"
             self._metadata.put(SIBLINGS, name, record.created_at.to_bytes(8))
+
+    def describe(self, digest: str, listed: Callable[[], Mapping[str, str]]) -> None:
+        """Keep what a digest in a record's fields stands for, unless it is known or too long."""
+        if self._metadata.get(DETAILS, digest) is not None:
+            return
+        found = listed()
+        if len(found) <= _LISTED:
+            import zlib
+
+            self._metadata.put(DETAILS, digest, zlib.compress(msgspec.json.encode(found)))
+
+    def described(self, digest: str) -> dict[str, str]:
+        """What a digest stands for; empty when that was not kept."""
+        data = self._metadata.get(DETAILS, digest)
+        if data is None:
+            return {}
+        import zlib
+
+        try:
+            return msgspec.json.decode(zlib.decompress(data), type=dict[str, str])
+        except (zlib.error, msgspec.MsgspecError):
+            return {}
 
     def forget(self, key: str) -> None:
         """Drop the record of a key; no error if there is none."""

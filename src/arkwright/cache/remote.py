@@ -17,6 +17,7 @@ import msgspec
 
 from arkwright.cache.keys import KeyBuilder
 from arkwright.diagnostics.errors import UserError
+from arkwright.diagnostics.wire import ready
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.digest import is_digest
@@ -114,6 +115,9 @@ class PortableMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     version: int = 1
     key: str
     blob: Descriptor
+
+
+ready(PortableRecord, PortableMount)
 
 
 def encode(record: PortableRecord | PortableMount) -> bytes:

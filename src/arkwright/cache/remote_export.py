@@ -18,6 +18,7 @@ from arkwright.cache.inventory import layers_of
 from arkwright.cache.records import Record
 from arkwright.cache.remote import CacheStore, PortableLayer, PortableRecord, encode
 from arkwright.cache.remote_options import RemoteSpec
+from arkwright.cache.remote_siblings import Sibling, publish_sibling
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, Severity, UserError
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Declared, Failed, Finished, Progress, Started
@@ -83,9 +84,13 @@ class CacheExport:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
-    def offer(self, destination: Destination, record: Record) -> None:
-        """Publish a record in the background; what was offered before is not looked at again."""
-        self.submit(destination, record.key, lambda: self._publish(destination, record))
+    def offer(self, destination: Destination, record: Record, seen: Callable[[], tuple[str, ...]]) -> None:
+        """Publish a record in the background; what was offered before is not looked at again.
+
+        `seen` tells what its operation saw of its inputs (see `cache.remote_siblings`), empty for nothing
+        that is worth to be known.
+        """
+        self.submit(destination, record.key, lambda: self._publish(destination, record, seen))
 
     def submit(self, destination: Destination, key: str, work: Callable[[], None]) -> None:
         """Do something for a destination in the background."""
@@ -102,7 +107,7 @@ class CacheExport:
                 thread.start()
             self._changed.notify()
 
-    def finish(self, timeout_s: float, cancelled: threading.Event) -> list[Diagnostic]:
+    def finish(self, timeout_s: float, cancelled: threading.Event) -> list[tuple[Destination, Diagnostic]]:
         """Wait until all is published, at most so long; what went wrong, one finding a destination.
 
         Nothing of what is cut off can be seen at the destination.
@@ -119,7 +124,11 @@ class CacheExport:
         late = [one for one in self.destinations if one.failure is None and one.done < len(one.offered)]
         for destination in late:
             destination.abort()
-        return [found for one in self.destinations if (found := self._conclude(one, one in late, timeout_s))]
+        return [
+            (one, found)
+            for one in self.destinations
+            if (found := self._conclude(one, one in late, timeout_s))
+        ]
 
     def _conclude(self, destination: Destination, late: bool, timeout_s: float) -> Diagnostic | None:
         if not destination.offered:
@@ -172,7 +181,7 @@ class CacheExport:
                     )
                 )  # fmt: skip
 
-    def _publish(self, destination: Destination, record: Record) -> None:
+    def _publish(self, destination: Destination, record: Record, seen: Callable[[], tuple[str, ...]]) -> None:
         store = destination.store
         if not destination.replace(record.key) and store.has_record(record.key):
             return
@@ -189,6 +198,9 @@ class CacheExport:
             key=record.key, created_at=record.created_at, layers=tuple(layers.values()), results=results
         )
         store.put_record(record.key, encode(made), blobs)
+        inputs = _looked_at(seen)
+        if inputs:
+            publish_sibling(store, record.operation, Sibling(inputs, record.key))
 
     def _portable(
         self, destination: Destination, record: Record
@@ -254,6 +266,16 @@ def prefixes(records: Iterable[Record], images: Iterable[Sequence[str]]) -> list
         if len(record.results) == 1 and any(layers == one[: len(layers)] for one in wanted):
             found.append((record, len(layers)))
     return found
+
+
+def _looked_at(seen: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """Inputs of old may be gone: the record is of use without them."""
+    try:
+        return seen()
+    except Cancelled:
+        raise
+    except ArkwrightError:
+        return ()
 
 
 def _plain(blob: Descriptor) -> Descriptor:

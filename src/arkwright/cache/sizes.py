@@ -46,6 +46,13 @@ def _entry(entry: os.DirEntry[str], seen: set[tuple[int, int]], pending: list[st
     return status.st_blocks * _BLOCK
 
 
+def written_to_mounts(root_path: str) -> list[str]:
+    """What was written to mounts of working containers, as directories; not what is mounted there."""
+    path = os.path.join(root_path, "mounts")
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    return [os.path.join(path, name, "fs") for name in names]
+
+
 class LayerSizes:
     """Sizes of layer directories, measured once: a layer never changes."""
 

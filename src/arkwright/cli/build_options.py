@@ -59,7 +59,7 @@ _STEPS: tuple[_Decorator, ...] = (
     click.option("--network", type=click.Choice(NETWORKS), default="default", help="The network of RUN steps."),
     _many("--add-host", metavar="NAME:ADDRESS", help="Add a line to the steps' /etc/hosts."),
     _many("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit the steps, such as nofile=1024:4096."),
-    _many("--allow", metavar="ENTITLEMENT", help="What steps may ask for: security.insecure; network.host is allowed anyway."),
+    _many("--allow", metavar="ENTITLEMENT", help="What steps may ask for: network.host, security.insecure."),
     click.option("--shm-size", metavar="SIZE", help="Size of the steps' /dev/shm. [default: 64m]"),
     click.option("--isolation", type=click.Choice(ISOLATIONS), default="auto", help="How steps are isolated: the strongest way that works here (`auto`, `default`), an OCI runtime (`oci`: the first that works), or the one named. [default: auto]"),
     click.option("-j", "--jobs", type=click.IntRange(0, 4096), default=0, metavar="N", help="CPUs that steps may fill: as many run at once, if each weighs one. [default: those of the host]"),
@@ -82,6 +82,12 @@ _LIMITS: tuple[_Decorator, ...] = (
     click.option("--max-output", metavar="SIZE", help="Stop a step that writes more output."),
 )  # fmt: skip
 
+_LIMITS_TOGETHER: tuple[_Decorator, ...] = (
+    click.option("--build-memory", metavar="SIZE", help="Memory of all steps of the build together, those that run at once."),
+    click.option("--build-cpus", type=float, metavar="N", help="How many CPUs' time all steps of the build may use together."),
+    click.option("--build-pids-limit", type=click.IntRange(1), metavar="N", help="Processes and threads of all steps of the build together."),
+)  # fmt: skip
+
 _CALLS: tuple[_Decorator, ...] = (
     switch("--check", help="Check the Dockerfile instead of building; short for --call check."),
     click.option("--call", default="build", metavar="METHOD[,format=FORMAT]", help="What to do: `build`; `check` the Dockerfile; list its `targets`; `outline` what the target takes. FORMAT is text, json, or (for check) sarif. [default: build]"),
@@ -101,9 +107,19 @@ _THEMES = {
     "Cache": _CACHE,
     "Steps": _STEPS,
     "Limits of each step": _LIMITS,
+    "Limits of all steps together": _LIMITS_TOGETHER,
     "Instead of a build": _CALLS,
     "Program": _PROGRAM,
 }
+
+
+def limit_options(command: Decorated) -> Decorated:
+    """The limits of steps alone, for commands that run one."""
+    for option in reversed(_LIMITS):
+        command = option(command)
+        declared: list[Any] = command.__click_params__  # type: ignore[attr-defined]
+        declared[-1].theme = "Limits in a container"
+    return command
 
 
 def build_options(command: Decorated) -> Decorated:

@@ -57,6 +57,12 @@ def _lines(found: Examination) -> list[str]:
     lines.append("")
     if isolation.tier:
         lines.append(f"Steps are isolated by {isolation.tier}, on {isolation.snapshots} snapshots.")
+        own = (
+            "share the host's network"
+            if isolation.network == "host"
+            else f"have a network of their own, by {isolation.network}"
+        )
+        lines.append(f"They {own}.")
     else:
         lines.append("Builds with RUN do not work here; those without do.")
     lines += [f"  {escape(reason)}" for reason in isolation.reasons]

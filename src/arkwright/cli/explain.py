@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,14 @@ from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option
 
 if TYPE_CHECKING:
-    from arkwright.cache.explain import Explained, Explanation
+    from arkwright.cache.explain import Difference, Explained, Explanation
     from arkwright.store.store import Store
 
 _WIDTH = 200
+# The beginning of a build's id (see `build.run.new_build_id`).
+_BUILD = re.compile(r"[0-9]{1,8}(-[0-9]{0,6}(-[0-9a-f]{0,8})?)?")
+# Paths shown of one difference.
+_FILES = 20
 
 
 @click.command(
@@ -27,22 +32,27 @@ _WIDTH = 200
 \b
 Examples:
   arkwright explain                        # the last build
+  arkwright explain "RUN make"             # one step of it, by a part of its name
   arkwright explain 20250131-142501        # a build by its id, or the beginning of it
+  arkwright explain 20250131-142501 COPY
   arkwright explain --format json
 """,
 )
 @click.argument("build", required=False, default="")
+@click.argument("step", required=False, default="")
 @click.option("--format", "form", type=click.Choice(("text", "json")), default="text", help="How to print.")
 @root_option
 @click.pass_obj
-def explain(invocation: Invocation, /, build: str, form: str, root_path: str | None) -> None:
+def explain(invocation: Invocation, /, build: str, step: str, form: str, root_path: str | None) -> None:
     """Say why each step of a build ran: there was no earlier record, or what differs from the nearest
     one. For cached steps: from when, and from which build. BUILD is the id of a build; the last one by
-    default."""
+    default. STEP is a part of a step's name; alone it is of the last build."""
     from arkwright.cache.explain import explain
 
+    if not step and not _BUILD.fullmatch(build):
+        build, step = "", build
     with open_store(invocation, root_path) as store:
-        found = explain(store, build)
+        found = explain(store, build, step)
     if form == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return
@@ -70,16 +80,28 @@ def describe(step: Explained) -> str:
     lines = [f"{word:<6}  {escape(_short(step.name))}", f"        {_reason(step)}"]
     for difference in step.differences:
         lines.append(f"          {escape(_short(difference.field))}")
-        for sign, value in (("-", difference.old), ("+", difference.new)):
-            if value:
-                lines.append(f"            {sign} {escape(_short(value))}")
+        if not difference.parts:
+            lines += _sides(difference, " " * 12)
+        for part in difference.parts[:_FILES]:
+            lines += [f"            {escape(_short(part.field))}", *_sides(part, " " * 14)]
+        if len(difference.parts) > _FILES:
+            lines.append(f"            and {len(difference.parts) - _FILES} more, see --format json")
     return "\n".join(lines) + "\n"
+
+
+def _sides(difference: Difference, indent: str) -> list[str]:
+    from arkwright.diagnostics.cells import escape
+
+    sides = (("-", difference.old), ("+", difference.new))
+    return [f"{indent}{sign} {escape(_short(value))}" for sign, value in sides if value]
 
 
 def _reason(step: Explained) -> str:
     from arkwright.diagnostics.cells import escape
 
     source = f"build {step.build}" if step.build else "an earlier build"
+    if step.origin and step.origin != "local":
+        source = escape(step.origin)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(step.recorded_at / 1e9))
     near = f" of `{escape(_short(step.nearest))}`" if step.nearest and step.nearest != step.name else ""
     if step.reason == "cached":

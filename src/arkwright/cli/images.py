@@ -1,8 +1,7 @@
-"""`arkwright images|inspect|tag|rm`: the names of the local store and what they stand for."""
+"""`arkwright images|tag|rm`: the names of the local store and what they stand for."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -112,52 +111,6 @@ def table(found: list[LocalImage], *, digests: bool) -> str:
     )
 
 
-@click.command(
-    "inspect",
-    cls=Arguments,
-    short_help="Show an image's config, manifest or index.",
-    help=f"Show an image's config, manifest or index as JSON.\n\n{IMAGE_HELP}",
-    epilog="""\
-\b
-Examples:
-  arkwright inspect debian:bookworm
-  arkwright inspect --format digest app
-  arkwright inspect --format config.config.Env app
-  arkwright inspect --raw app | sha256sum      # the manifest, byte for byte
-""",
-)
-@click.argument("image")
-@click.option(
-    "--format",
-    "form",
-    metavar="json|FIELD.PATH",
-    default="json",
-    help="One field by its path; list items by number. Text is printed bare.",
-)
-@switch("--raw", help="The manifest or index as it is stored.")
-@platform_option
-@root_option
-@click.pass_obj
-def inspect(
-    invocation: Invocation, /, image: str, form: str, raw: bool, platform: str | None, root_path: str | None
-) -> None:
-    from arkwright.images import local
-    from arkwright.oci.platform import parse_platform
-
-    with open_store(invocation, root_path) as store:
-        if raw:
-            data = store.content.read(local.resolve(store, image).digest)
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        found = msgspec.to_builtins(
-            local.inspect(store, image, parse_platform(platform) if platform else None)
-        )
-    if form != "json":
-        found = field(found, form)
-    click.echo(found if isinstance(found, str) else msgspec.json.format(msgspec.json.encode(found), indent=2))
-
-
 def field(document: Any, path: str) -> Any:
     """The value at a dotted path; keys match without case when no key matches exactly.
 
@@ -209,18 +162,29 @@ def _key(value: Any, rest: str, part: str) -> tuple[Any, bool] | None:
 @root_option
 @click.pass_obj
 def tag(invocation: Invocation, /, image: str, names: tuple[str, ...], root_path: str | None) -> None:
-    from arkwright.images import local
+    from arkwright.images.deliver import deliver
+    from arkwright.images.fetch import fetch
+    from arkwright.images.places import parse_place
 
+    targets = [parse_place(name) for name in names]
+    for target in targets:
+        if target.transport != "store":
+            raise UserError.of(
+                "invalid-place",
+                f"{target.text}: a name that is given is one of the local store",
+                hint=f"arkwright copy {image} {target.text}",
+            )
     with open_store(invocation, root_path) as store:
-        for name in names:
-            local.tag(store, image, name)
+        found = fetch(store, parse_place(image))
+        for target in targets:
+            deliver(store, found.descriptor, target)
 
 
 @click.command(
     "rm",
     cls=Arguments,
-    short_help="Remove names of images.",
-    help=f"Remove names of images. What no name leads to any more is deleted by a later clean-up; a digest removes every name that stands for it.\n\n{IMAGE_HELP}",
+    short_help="Remove names of images, or working containers.",
+    help=f"Remove names of images; a name that is a working container's removes that. What no name leads to any more is deleted by a later clean-up; a digest removes every name that stands for it.\n\n{IMAGE_HELP}",
     epilog="\b\nExample:\n  arkwright rm app:1 app:2\n",
 )
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
@@ -228,8 +192,12 @@ def tag(invocation: Invocation, /, image: str, names: tuple[str, ...], root_path
 @root_option
 @click.pass_obj
 def rm(invocation: Invocation, /, images: tuple[str, ...], force: bool, root_path: str | None) -> None:
+    from arkwright.cli.containers import remove_containers
     from arkwright.images import local
 
+    images = remove_containers(invocation.store_root(root_path), images)
+    if not images:
+        return
     with open_store(invocation, root_path) as store:
         for image in images:
             try:

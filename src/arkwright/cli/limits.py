@@ -32,7 +32,22 @@ def step_limits(options: Mapping[str, Any]) -> StepLimits:
         pids=max(options["pids_limit"] or 0, 0),
         timeout_s=duration_s("--step-timeout", timeout) if timeout else 0.0,
         max_output=size("--max-output", options["max_output"]) if options["max_output"] else 0,
+        whole=_whole(options),
     )
+
+
+def _whole(options: Mapping[str, Any]) -> StepLimits | None:
+    text = str(options.get("build_memory") or "")
+    cpus, pids = options.get("build_cpus") or 0.0, options.get("build_pids_limit") or 0
+    memory = size("--build-memory", text) if text else 0
+    if memory and memory < _LEAST_MEMORY:
+        invalid("--build-memory", text, "the least is 6m")
+    if cpus < 0:
+        invalid("--build-cpus", str(cpus), "not a number of CPUs")
+    found = StepLimits(
+        memory=memory, cpu_quota=max(int(cpus * _PERIOD), _LEAST_QUOTA) if cpus else 0, pids=pids
+    )
+    return found if found != StepLimits() else None
 
 
 def _swap(text: str | None, memory: int) -> int:

@@ -36,7 +36,19 @@ def reference() -> str:
             assert command is not None
             ctx = click.Context(command, info_name=name, parent=root)
             parts.append(f"### arkwright {name}\n\n" + "\n".join(_body(command, ctx)))
+            parts += _inner(command, ctx)
     return "\n".join(parts)
+
+
+def _inner(group: click.Command, parent: click.Context) -> Iterator[str]:
+    """The commands of a command."""
+    if not isinstance(group, click.Group):
+        return
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        assert command is not None
+        ctx = click.Context(command, info_name=name, parent=parent)
+        yield f"#### {ctx.command_path}\n\n" + "\n".join(_body(command, ctx))
 
 
 def _body(command: click.Command, ctx: click.Context) -> Iterator[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from arkwright.cli import values
-from arkwright.cli.build_options import NETWORKS
+from arkwright.cli.build_options import ISOLATIONS, NETWORKS, PROGRESS, limit_options
+from arkwright.cli.containers import command_of, is_container, run_in_container
 from arkwright.cli.images import IMAGE_HELP, platform_option
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, require_terminal, root_option, switch
@@ -72,7 +73,31 @@ Examples:
 )
 @switch("-i", "--interactive", help="Pass standard input on.")
 @switch("-t", "--tty", help="Give the command a terminal.")
-@switch("--rm", help="Accepted for the habit: nothing is ever kept.")
+@switch("--rm", help="Accepted for the habit: nothing of an image's run is ever kept.")
+@click.option(
+    "--mount",
+    multiple=True,
+    metavar="SPEC",
+    help="In a container: a mount as RUN --mount takes it; a bind's source is a path of this host, or of from=.",
+)
+@click.option(
+    "--secret", multiple=True, metavar="SPEC", help="In a container: a secret for --mount=type=secret."
+)
+@click.option("--ssh", multiple=True, metavar="SPEC", help="In a container: an agent for --mount=type=ssh.")
+@switch("--no-cache", help="In a container: run the command even if its result is known.")
+@click.option(
+    "--progress",
+    type=click.Choice(PROGRESS),
+    default=None,
+    help="In a container: show progress as `build` does, instead of the command's output.",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(ISOLATIONS),
+    default="auto",
+    help="In a container: how the command is isolated, as for `build`. [default: auto]",
+)
+@limit_options
 @platform_option
 @root_option
 @click.pass_obj
@@ -93,14 +118,36 @@ def run(
     interactive: bool,
     tty: bool,
     rm: bool,
+    mount: tuple[str, ...],
+    no_cache: bool,
     platform: str | None,
     root_path: str | None,
+    **options: Any,
 ) -> None:
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if tty:
         require_terminal("-t")
     if not words and not failed_step and not step:
         raise click.UsageError("Missing argument 'IMAGE'.", ctx)
+    store_root = invocation.store_root(root_path)
+    if words and not failed_step and not step and is_container(store_root, words[0]):
+        from arkwright.build.container_steps import RunCommand
+
+        if tty or interactive or entrypoint is not None:
+            raise UsageError.of(
+                "conflicting-options",
+                "-i, -t and --entrypoint are for images: a container's step has neither input nor terminal",
+                hint=f"arkwright commit {words[0]}, and run the image",
+            )
+        inside = RunCommand(
+            args=command_of(words[1:]), env=values.settings("--env", env), user=user, cwd=workdir,
+            network=network, mounts=mount, no_cache=no_cache,
+        )  # fmt: skip
+        ctx.exit(run_in_container(invocation, store_root, words[0], inside, options))
+    if mount:
+        raise UsageError.of(
+            "conflicting-options", f"--mount is for working containers, and {words[0]} is none"
+        )
     from arkwright.build.run_image import RunRequest
     from arkwright.oci.platform import parse_platform
 

@@ -11,6 +11,7 @@ import click
 from arkwright.cli.images import IMAGE_HELP, open_store, platform_option
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
+from arkwright.diagnostics.errors import UsageError
 
 if TYPE_CHECKING:
     from arkwright.oci.descriptor import Descriptor
@@ -47,13 +48,15 @@ def shown(title: str, *, quiet: bool) -> Iterator[BlobProgress]:
 @click.command(
     "pull",
     cls=Arguments,
-    short_help="Fetch an image from a registry.",
+    short_help="Fetch an image from a registry, or from anywhere else.",
     epilog="""\
 \b
 Examples:
   arkwright pull debian:bookworm
   arkwright pull --platform linux/arm64 busybox
   arkwright pull --all-platforms registry.example/app@sha256:…
+  arkwright pull oci:layout:app                 # a place of any kind, see `arkwright copy --help`
+  arkwright pull containers-storage:app:1
 
 Credentials come from ~/.docker/config.json and from containers' auth.json. A pull that was
 interrupted goes on where it stopped.
@@ -76,43 +79,61 @@ def pull(
     tls_verify: bool | None,
     root_path: str | None,
 ) -> None:
-    """Fetch an image from a registry into the local store, for this host's platform."""
+    """Fetch an image into the local store, for this host's platform. NAME is one in a registry; other
+    places, such as oci:DIR:TAG, are written as for `copy`."""
+    from arkwright.build.upkeep import quota_kept
     from arkwright.cli.images import exclusive
+    from arkwright.images.fetch import fetch_entry, full_name
+    from arkwright.images.places import in_registry, parse_place
     from arkwright.oci.platform import host_platform, parse_platform
     from arkwright.oci.reference import is_short, parse_reference
+    from arkwright.registry.access import Access
 
     if platform and all_platforms:
         raise exclusive("--platform", "--all-platforms")
-    reference = parse_reference(name)
+    place = parse_place(name)
+    # docker:// names a registry's image in full; a bare name may be short for one.
+    reference = parse_reference(name) if place.transport == "store" else place.reference
     wanted = None if all_platforms else parse_platform(platform) if platform else host_platform()
-    from arkwright.build.upkeep import quota_kept
-    from arkwright.registry.access import Access
-    from arkwright.registry.pull import pull_image
-
     with (
         quota_kept(invocation.store_root(root_path)),
         open_store(invocation, root_path) as store,
         Access(tls_verify=tls_verify) as access,
     ):
-        place = access.config.qualify(name) if is_short(name) else reference
-        with shown(f"pull {place.familiar()}", quiet=quiet) as progress:
-            descriptor = pull_image(place, store.content, wanted, access=access, progress=progress)
-        for full in {str(place), str(reference)}:
+        if place.transport == "store":
+            assert reference is not None
+            place = in_registry(access.config.qualify(name) if is_short(name) else reference)
+        shown_name = place.reference.familiar() if place.reference else place.text
+        with shown(f"pull {shown_name}", quiet=quiet) as progress:
+            entry = fetch_entry(store, place, wanted, access=access, progress=progress)
+        names = {full_name(place, entry), str(reference) if reference else ""} - {""}
+        descriptor = plain(entry)
+        for full in names:
             store.names.set(full, descriptor)
-    click.echo(descriptor.digest if quiet else f"{reference.familiar()} {descriptor.digest}")
+    label = reference.familiar() if reference else min(names, default="")
+    click.echo(descriptor.digest if quiet else f"{label} {descriptor.digest}".lstrip())
+
+
+def plain(entry: Descriptor) -> Descriptor:
+    """Without what an index says of it."""
+    from arkwright.oci.descriptor import Descriptor
+
+    return Descriptor(media_type=entry.media_type, digest=entry.digest, size=entry.size)
 
 
 @click.command(
     "push",
     cls=Arguments,
-    short_help="Send an image to a registry.",
-    help=f"Send an image to a registry, to the place that its name says or to DESTINATION.\n\n{IMAGE_HELP}",
+    short_help="Send an image to a registry, or to anywhere else.",
+    help="Send an image to a registry, to the place that its name says or to DESTINATION; other places, "
+    f"such as oci:DIR:TAG, are written as for `copy`.\n\n{IMAGE_HELP}",
     epilog="""\
 \b
 Examples:
   arkwright push registry.example/team/app:1
   arkwright push app:1 registry.example/team/app:1
   arkwright push sha256:0f9e1d registry.example/team/app
+  arkwright push app:1 containers-storage:app:1
 
 Blobs that the registry has already are not sent again.
 """,
@@ -132,17 +153,35 @@ def push(
     tls_verify: bool | None,
     root_path: str | None,
 ) -> None:
-    from arkwright.images import local
+    from arkwright.images.deliver import deliver
+    from arkwright.images.fetch import fetch
+    from arkwright.images.places import in_registry, parse_place
     from arkwright.oci.reference import parse_reference
+    from arkwright.registry.access import Access
 
-    target = parse_reference(destination or image)
-    with open_store(invocation, root_path) as store:
-        descriptor = local.resolve(store, image).descriptor
-        from arkwright.registry.push import push_image
+    source = parse_place(image)
+    if destination is None and source.transport != "store":
+        raise UsageError.of(
+            "invalid-usage", f"where is {image} to be sent?", hint=f"arkwright push {image} DESTINATION"
+        )
+    target = parse_place(destination or image)
+    if target.transport == "store":
+        target = in_registry(parse_reference(target.text))
+    label = target.reference.familiar() if target.reference else target.text
+    with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
+        found = fetch(store, source, access=access)
+        with shown(f"push {label}", quiet=quiet) as progress:
+            if target.transport == "docker" and target.reference is not None:
+                from arkwright.registry.push import push_image
 
-        with shown(f"push {target.familiar()}", quiet=quiet) as progress:
-            report = push_image(descriptor, target, store.content, tls_verify=tls_verify, progress=progress)
-    click.echo(descriptor.digest if quiet else f"{target} {descriptor.digest}")
-    if not quiet:
+                report = push_image(
+                    found.descriptor, target.reference, store.content, access=access, progress=progress
+                )
+                name, digest = str(target.reference), report.digest
+            else:
+                arrived = deliver(store, found.descriptor, target, access=access, progress=progress)
+                name, digest, report = arrived.name, arrived.digest, None
+    click.echo(digest if quiet else f"{name} {digest}", err=target.path == "-")
+    if report is not None and not quiet:
         sent = f"{report.uploaded} blobs uploaded, {report.mounted} mounted, {report.skipped} there already"
         click.echo(sent, err=True)

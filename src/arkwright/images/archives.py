@@ -7,10 +7,12 @@ Equal images and names give equal bytes.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import Literal
@@ -19,6 +21,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.images.destination import not_writable, open_destination
+from arkwright.images.folders import LayoutFolder, reachable
 from arkwright.images.graph import closure, runnable
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.tar_write import write_tar
@@ -77,8 +80,12 @@ def index_entries(images: Images) -> tuple[Descriptor, ...]:
 
 def write_oci_archive(content: ContentStore, images: Images, sink: Sink) -> None:
     """The tar of an OCI layout (image specification, image-layout.md)."""
-    images = tuple(images)
-    write_tar(_layout_files(content, images), sink)
+    write_oci_entries(content, index_entries(images), sink)
+
+
+def write_oci_entries(content: ContentStore, entries: Sequence[Descriptor], sink: Sink) -> None:
+    """The tar of an OCI layout with this index. Raises `UserError` `missing-blob`."""
+    write_tar(_layout_files(content, entries), sink)
 
 
 def write_docker_archive(content: ContentStore, images: Images, sink: Sink) -> None:
@@ -86,53 +93,111 @@ def write_docker_archive(content: ContentStore, images: Images, sink: Sink) -> N
     images = tuple(images)
     entries = tuple(_docker_image(content, root, names) for root, names in images)
     manifest = _document("manifest.json", msgspec.json.encode(entries))
-    write_tar(chain((manifest,), _layout_files(content, images)), sink)
+    write_tar(chain((manifest,), _layout_files(content, index_entries(images))), sink)
 
 
 def write_layout(content: ContentStore, images: Images, path: str) -> None:
-    """Add images to the OCI layout at `path`, made when it is not there; other images stay.
+    """Add images to the OCI layout at `path`, made when it is not there; other images stay."""
+    add_to_layout(content, index_entries(images), path)
 
-    The index is replaced last, so a kill leaves the layout as it was, with blobs to spare.
+
+def add_to_layout(
+    content: ContentStore,
+    entries: Sequence[Descriptor],
+    path: str,
+    copied: Callable[[Descriptor], None] = lambda _: None,
+) -> int:
+    """Add entries to the index of the OCI layout at `path`, made when it is not there, with their
+    blobs; returns how many blobs were not there yet.
+
+    The index is replaced last, so a kill leaves the layout as it was, with blobs to spare. Of
+    several writers each waits for the one before.
     """
-    images = tuple(images)
-    blobs = _blobs(content, images)
+    blobs = _blobs(content, entries)
     layout = Layout.create(path)
+    count = 0
     try:
-        with space_needed(path, path):
+        with space_needed(path, path), _alone_in(path):
             for descriptor in blobs:
-                _copy_blob(content, descriptor, layout.blob_path(descriptor.digest))
-            layout.write_index(_merged(layout.index(), index_entries(images)))
+                count += _copy_blob(content, descriptor, layout.blob_path(descriptor.digest))
+                copied(descriptor)
+            layout.write_index(_merged(layout.index(), entries))
     except OSError as error:
         raise not_writable(path, error) from error
+    return count
 
 
-def _merged(index: Index, entries: tuple[Descriptor, ...]) -> Index:
+def prune_layout(path: str) -> int:
+    """Delete the blobs of an OCI layout that its index does not lead to, and what killed writers left;
+    returns how many files. Raises `UserError` `not-an-oci-layout`, `output-not-writable`, and what a
+    damaged document raises, before anything is deleted."""
+    layout = Layout.open(path)
+    gone = 0
+    try:
+        with _alone_in(path):
+            needed = reachable(LayoutFolder(layout), layout.index().manifests)
+            kept = {layout.blob_path(digest) for digest in needed}
+            for directory_path, _, names in os.walk(os.path.join(path, "blobs")):
+                for name in names:
+                    blob_path = os.path.join(directory_path, name)
+                    if blob_path not in kept:
+                        os.unlink(blob_path)
+                        gone += 1
+    except OSError as error:
+        raise not_writable(path, error) from error
+    return gone
+
+
+@contextmanager
+def _alone_in(path: str) -> Iterator[None]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Some network file systems have no locks; there the last writer of an index wins.
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _merged(index: Index, entries: Sequence[Descriptor]) -> Index:
     """The index with the new entries; an old entry goes when a new one has its name, or, unnamed,
     its digest."""
     keys = {_entry_key(entry) for entry in entries}
-    kept = tuple(entry for entry in index.manifests if _entry_key(entry) not in keys)
-    return msgspec.structs.replace(index, media_type=INDEX, manifests=kept + entries)
+    tags = {entry.annotations[REF_NAME] for entry in entries if set(entry.annotations) == {REF_NAME}}
+    kept = (_without_tag(entry, tags) for entry in index.manifests if _entry_key(entry) not in keys)
+    merged = (*(entry for entry in kept if entry is not None), *entries)
+    return msgspec.structs.replace(index, media_type=INDEX, manifests=merged)
 
 
 def _entry_key(entry: Descriptor) -> str:
     return entry.annotations.get(IMAGE_NAME) or entry.annotations.get(REF_NAME) or entry.digest
 
 
-def _index(images: Images) -> bytes:
-    return image_manifest.encode(Index(schema_version=2, media_type=INDEX, manifests=index_entries(images)))
+def _without_tag(entry: Descriptor, tags: set[str]) -> Descriptor | None:
+    """An old entry beside new ones that have these tags and no full name; None when its tag was all
+    that it had."""
+    if entry.annotations.get(REF_NAME) not in tags:
+        return entry
+    rest = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
+    return msgspec.structs.replace(entry, annotations=rest) if IMAGE_NAME in rest else None
 
 
-def _blobs(content: ContentStore, images: Images) -> list[Descriptor]:
-    found = {blob.digest: blob for root, _ in images for blob in closure(content, root)}
+def _index(entries: Sequence[Descriptor]) -> bytes:
+    document = Index(schema_version=2, media_type=INDEX, manifests=tuple(entries))
+    return image_manifest.encode(document)
+
+
+def _blobs(content: ContentStore, roots: Iterable[Descriptor]) -> list[Descriptor]:
+    found = {blob.digest: blob for root in roots for blob in closure(content, root)}
     return list(found.values())
 
 
-def _layout_files(content: ContentStore, images: Images) -> Iterator[Change]:
+def _layout_files(content: ContentStore, entries: Sequence[Descriptor]) -> Iterator[Change]:
     """The documents first: a reader of the stream then knows what it wants."""
-    images = tuple(images)
-    blobs = _blobs(content, images)
+    blobs = _blobs(content, entries)
     yield _document("oci-layout", _LAYOUT_FILE)
-    yield _document("index.json", _index(images))
+    yield _document("index.json", _index(entries))
     yield Change(Entry(path="blobs", type="dir", mode=0o755))
     for algorithm in sorted({parse_digest(blob.digest)[0] for blob in blobs}):
         yield Change(Entry(path=f"blobs/{algorithm}", type="dir", mode=0o755))
@@ -163,9 +228,10 @@ def _docker_image(content: ContentStore, root: Descriptor, names: tuple[str, ...
     return DockerImage(_blob_name(manifest.config), names or None, tuple(map(_blob_name, manifest.layers)))
 
 
-def _copy_blob(content: ContentStore, blob: Descriptor, target_path: str) -> None:
+def _copy_blob(content: ContentStore, blob: Descriptor, target_path: str) -> bool:
+    """Whether it had to be copied."""
     if os.path.exists(target_path) and os.path.getsize(target_path) == blob.size:
-        return
+        return False
     os.makedirs(os.path.dirname(target_path), exist_ok=True)
     temporary_path = f"{target_path}.{secrets.token_hex(6)}"
     try:
@@ -179,3 +245,4 @@ def _copy_blob(content: ContentStore, blob: Descriptor, target_path: str) -> Non
         if os.path.lexists(temporary_path):
             os.unlink(temporary_path)
         raise
+    return True

@@ -8,15 +8,15 @@ names are garbage for the store's clean-up.
 
 from __future__ import annotations
 
-import os
 import posixpath
-import stat
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.images.archives import IMAGE_NAME
+from arkwright.images.folders import LayoutFolder, copy_in
 from arkwright.images.graph import closure, manifests
 from arkwright.layer import faults
 from arkwright.layer.codec import decompress
@@ -53,21 +53,9 @@ class _DockerEntry(msgspec.Struct, rename="pascal"):
 
 
 def load_archive(store: Store, stream: BinaryIO) -> list[LoadedImage]:
-    """Load every image of an OCI or docker archive, plain or compressed.
-
-    Raises `UserError` `not-an-image-archive`, `corrupt-blob`, `missing-blob`, `layer-mismatch`,
-    `invalid-manifest`, `invalid-image-config`, `no-space`, and the codes of `layer.tar_read`.
-    """
-    with decompress(stream, "auto") as tar:
-        files = _read_files(store.content, tar)
-    docker, index = files.documents.get("manifest.json"), files.documents.get("index.json")
-    is_docker = docker is not None and _is_docker_list(docker)
-    # With both, the layout tells more: a docker list knows no manifests, whose digest is the image's.
-    if index is not None and ("oci-layout" in files.documents or not is_docker):
-        return _publish(store, _index(index))
-    if docker is None or not is_docker:
-        raise _not_an_archive("it has neither index.json nor manifest.json")
-    return _load_docker(store, files, docker)
+    """Load every image of an OCI or docker archive, plain or compressed, under the names that it has
+    there. Raises as `read_archive`."""
+    return publish(store, images_of(store.content, read_archive(store.content, stream)))
 
 
 def load_layout(store: Store, path: str, selector: str = "") -> list[LoadedImage]:
@@ -77,10 +65,54 @@ def load_layout(store: Store, path: str, selector: str = "") -> list[LoadedImage
     """
     layout = Layout.open(path)
     entries = (layout.find(selector),) if selector else layout.index().manifests
-    copied: set[str] = set()
     for entry in entries:
-        _copy_graph(store.content, layout, entry, copied, depth=4)
-    return _publish(store, Index(schema_version=2, manifests=entries))
+        copy_in(store.content, LayoutFolder(layout), entry)
+    return publish(store, images_of(store.content, entries))
+
+
+def read_archive(content: ContentStore, stream: BinaryIO) -> tuple[Descriptor, ...]:
+    """Bring the images of an OCI or docker archive, plain or compressed, into the store; gives the
+    entries of its index, or for a docker archive what they would be.
+
+    Raises `UserError` `not-an-image-archive`, `corrupt-blob`, `missing-blob`, `layer-mismatch`,
+    `invalid-manifest`, `invalid-image-config`, `no-space`, and the codes of `layer.tar_read`.
+    """
+    with decompress(stream, "auto") as tar:
+        files = _read_files(content, tar)
+    docker, index = files.documents.get("manifest.json"), files.documents.get("index.json")
+    is_docker = docker is not None and _is_docker_list(docker)
+    # With both, the layout tells more: a docker list knows no manifests, whose digest is the image's.
+    if index is not None and ("oci-layout" in files.documents or not is_docker):
+        return _index(index).manifests
+    if docker is None or not is_docker:
+        raise _not_an_archive("it has neither index.json nor manifest.json")
+    return _docker_entries(content, files, docker)
+
+
+def images_of(content: ContentStore, entries: Iterable[Descriptor]) -> list[LoadedImage]:
+    """The images of index entries, each once with all of its full names, and whole.
+
+    Raises `UserError` `missing-blob`, `corrupt-blob`, `invalid-manifest`.
+    """
+    found: dict[str, tuple[Descriptor, list[str]]] = {}
+    for entry in entries:
+        plain = Descriptor(media_type=entry.media_type, digest=entry.digest, size=entry.size)
+        names = found.setdefault(entry.digest, (plain, []))[1]
+        name = entry_name(entry)
+        if name:
+            names.append(name)
+    for descriptor, _ in found.values():
+        check_whole(content, descriptor)
+    return [LoadedImage(descriptor=descriptor, names=tuple(names)) for descriptor, names in found.values()]
+
+
+def publish(store: Store, images: list[LoadedImage]) -> list[LoadedImage]:
+    """Name them all in one transaction."""
+    with store.metadata.transaction():
+        for image in images:
+            for name in image.names:
+                store.names.set(name, image.descriptor)
+    return images
 
 
 class _Files:
@@ -148,35 +180,14 @@ def _index(data: bytes) -> Index:
     return document
 
 
-def _publish(store: Store, index: Index) -> list[LoadedImage]:
-    """Check that every image is whole, then name them all in one transaction."""
-    found: dict[str, tuple[Descriptor, list[str]]] = {}
-    for entry in index.manifests:
-        plain = Descriptor(media_type=entry.media_type, digest=entry.digest, size=entry.size)
-        names = found.setdefault(entry.digest, (plain, []))[1]
-        name = _entry_name(entry)
-        if name:
-            names.append(name)
-    for descriptor, _ in found.values():
-        _check_whole(store.content, descriptor)
-    return _name(store, list(found.values()))
-
-
-def _name(store: Store, found: list[tuple[Descriptor, list[str]]]) -> list[LoadedImage]:
-    with store.metadata.transaction():
-        for descriptor, names in found:
-            for name in names:
-                store.names.set(name, descriptor)
-    return [LoadedImage(descriptor=descriptor, names=tuple(names)) for descriptor, names in found]
-
-
-def _check_whole(content: ContentStore, root: Descriptor) -> None:
+def check_whole(content: ContentStore, root: Descriptor) -> None:
+    """Raises `UserError` `missing-blob`, `corrupt-blob`, `invalid-manifest`."""
     closure(content, root)
     if not manifests(content, root):
         raise UserError.of("missing-blob", f"the archive holds none of the manifests of index {root.digest}")
 
 
-def _entry_name(entry: Descriptor) -> str:
+def entry_name(entry: Descriptor) -> str:
     """The full name that an entry states; a bare tag (as some tools write) is not a name."""
     for text in (entry.annotations.get(IMAGE_NAME, ""), entry.annotations.get(REF_NAME, "")):
         if "/" in text or ":" in text:
@@ -187,47 +198,6 @@ def _entry_name(entry: Descriptor) -> str:
     return ""
 
 
-def _copy_graph(
-    content: ContentStore, layout: Layout, root: Descriptor, copied: set[str], *, depth: int
-) -> None:
-    if root.digest in copied:
-        return
-    copied.add(root.digest)
-    if root.media_type not in media.MANIFESTS | media.INDEXES:
-        _copy_blob(content, layout, root)
-        return
-    document = image_manifest.parse(layout.read(root.digest), root.media_type)
-    if isinstance(document, Manifest):
-        for descriptor in (document.config, *document.layers):
-            _copy_blob(content, layout, descriptor)
-    elif depth:
-        for child in document.manifests:
-            if os.path.lexists(layout.blob_path(child.digest)):
-                _copy_graph(content, layout, child, copied, depth=depth - 1)
-    _copy_blob(content, layout, root)
-
-
-def _copy_blob(content: ContentStore, layout: Layout, descriptor: Descriptor) -> None:
-    if content.has(descriptor.digest):
-        return
-    with _open_blob(layout, descriptor.digest) as source:
-        _ingest(content, source, descriptor.digest, descriptor.size)
-
-
-def _open_blob(layout: Layout, digest: str) -> BinaryIO:
-    try:
-        # A FIFO among the blobs would block an ordinary open.
-        fd = os.open(layout.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise UserError.of(
-            "missing-blob", f"{layout.path} has no readable blob {digest}: {error.strerror}"
-        ) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise UserError.of("missing-blob", f"{layout.path}: blob {digest} is not a regular file")
-    return open(fd, "rb")
-
-
 # --- Docker ------------------------------------------------------------------------------------
 
 
@@ -235,17 +205,21 @@ def _is_docker_list(data: bytes) -> bool:
     return data.lstrip()[:1] == b"["
 
 
-def _load_docker(store: Store, files: _Files, data: bytes) -> list[LoadedImage]:
+def _docker_entries(content: ContentStore, files: _Files, data: bytes) -> tuple[Descriptor, ...]:
     try:
-        entries = msgspec.json.decode(data, type=list[_DockerEntry])
+        listed = msgspec.json.decode(data, type=list[_DockerEntry])
     except msgspec.MsgspecError as error:
         raise _not_an_archive(f"manifest.json: {error}") from error
-    found = []
+    found: list[Descriptor] = []
     layers: dict[str, tuple[str, Descriptor]] = {}
-    for entry in entries:
+    for entry in listed:
         names = [str(parse_reference(tag)) for tag in entry.repo_tags or ()]
-        found.append((_docker_manifest(store.content, files, entry, layers), names))
-    return _name(store, found)
+        manifest = _docker_manifest(content, files, entry, layers)
+        found.extend(
+            msgspec.structs.replace(manifest, annotations={IMAGE_NAME: name} if name else {})
+            for name in names or [""]
+        )
+    return tuple(found)
 
 
 def _docker_manifest(

@@ -1,4 +1,4 @@
-"""The images of the local store: list, look at, name, forget."""
+"""The images of the local store: list, name, forget."""
 
 from __future__ import annotations
 
@@ -28,21 +28,6 @@ class LocalImage(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0
     created: str = ""
     platforms: tuple[str, ...] = ()
-
-
-class ImageDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """All there is to know of one image. `config` and `manifest` are the documents as they are."""
-
-    names: tuple[str, ...]
-    digest: str
-    media_type: str
-    config_digest: str
-    platform: str
-    platforms: tuple[str, ...]
-    size: int
-    config: dict[str, Any]
-    manifest: dict[str, Any]
-    index: dict[str, Any] | None = None
 
 
 def list_images(store: Store) -> list[LocalImage]:
@@ -90,34 +75,11 @@ def remove(store: Store, text: str) -> list[str]:
     return gone
 
 
-def inspect(store: Store, text: str, platform: Platform | None = None) -> ImageDetails:
-    """Everything of one image, for one platform (default: the host's, else the first).
+def read_config(content: ContentStore, manifest: Manifest) -> dict[str, Any]:
+    """The config as it is, of whatever kind: `oci.config` would take an image's fields only.
 
-    Raises `UserError` `unknown-image`, `no-matching-platform`, `missing-blob`,
-    `invalid-image-config`.
+    Raises `UserError` `missing-blob`, `invalid-image-config`.
     """
-    found = find(store, text)
-    content = store.content
-    descriptor, manifest = _choose(content, found.descriptor, platform)
-    config = _config(content, manifest)
-    root_document = msgspec.json.decode(content.read(found.digest, limit=DOCUMENT_LIMIT))
-    is_index = descriptor.digest != found.digest
-    return ImageDetails(
-        names=tuple(name for name, root in store.names.list() if root.digest == found.digest),
-        digest=found.digest,
-        media_type=found.descriptor.media_type,
-        config_digest=manifest.config.digest,
-        platform=str(platform_of_manifest(content, descriptor, manifest) or ""),
-        platforms=_platforms(content, found.descriptor),
-        size=_size(manifest),
-        config=config,
-        manifest=msgspec.json.decode(content.read(descriptor.digest, limit=DOCUMENT_LIMIT)),
-        index=root_document if is_index else None,
-    )
-
-
-def _config(content: ContentStore, manifest: Manifest) -> dict[str, Any]:
-    """The config as it is, of whatever kind: `oci.config` would take an image's fields only."""
     try:
         fields = msgspec.json.decode(content.read(manifest.config.digest, limit=DOCUMENT_LIMIT))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -129,9 +91,11 @@ def _config(content: ContentStore, manifest: Manifest) -> dict[str, Any]:
     return fields
 
 
-def _choose(
-    content: ContentStore, root: Descriptor, platform: Platform | None
-) -> tuple[Descriptor, Manifest]:
+def choose(content: ContentStore, root: Descriptor, platform: Platform | None) -> tuple[Descriptor, Manifest]:
+    """The manifest for a platform (default: the host's, else the first that is there).
+
+    Raises `UserError` `no-matching-platform`, `missing-blob`, `invalid-manifest`.
+    """
     if platform is not None:
         return select_platform(content, root, platform)
     try:
@@ -143,29 +107,31 @@ def _choose(
         return found[0]
 
 
-def _platforms(content: ContentStore, root: Descriptor) -> tuple[str, ...]:
+def platforms(content: ContentStore, root: Descriptor) -> tuple[str, ...]:
+    """The platforms of the images that are there. Raises `UserError` `missing-blob`, `invalid-manifest`."""
     found = (platform_of_manifest(content, *item) for item in manifests(content, root))
     return tuple(str(platform) for platform in found if platform is not None)
 
 
-def _size(manifest: Manifest) -> int:
+def size_of(manifest: Manifest) -> int:
+    """Bytes of config and layers, as stored."""
     return manifest.config.size + sum(layer.size for layer in manifest.layers)
 
 
 def _summary(content: ContentStore, name: str, root: Descriptor) -> LocalImage:
     try:
-        _, manifest = _choose(content, root, None)
-        config = _config(content, manifest)
-        platforms = _platforms(content, root)
+        _, manifest = choose(content, root, None)
+        config = read_config(content, manifest)
+        found = platforms(content, root)
     except ArkwrightError:
         return LocalImage(name=name, digest=root.digest)
     return LocalImage(
         name=name,
         digest=root.digest,
         config_digest=manifest.config.digest,
-        size=_size(manifest),
+        size=size_of(manifest),
         created=str(config.get("created") or ""),
-        platforms=platforms,
+        platforms=found,
     )
 
 

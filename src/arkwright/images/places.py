@@ -6,7 +6,7 @@
 | `docker://NAME[:TAG][@DIGEST]` | in a registry |
 | `oci:DIR[:TAG]`, `oci:DIR[@DIGEST]` | in an OCI image layout |
 | `oci-archive:FILE[:TAG]` | in a tar of an OCI image layout |
-| `docker-archive:FILE[:NAME[:TAG]]` | in a tar as `docker save` writes it |
+| `docker-archive:FILE[:NAME[:TAG]]`, `docker-archive:FILE@N` | in a tar as `docker save` writes it; the Nth, from 0 |
 | `dir:DIR` | skopeo's directory of blobs and a manifest |
 | `containers-storage:NAME`, `docker-daemon:NAME` | in podman's or docker's own store |
 
@@ -21,6 +21,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.diagnostics.suggest import nearest
+from arkwright.oci.digest import is_digest
 from arkwright.oci.reference import Reference, parse_reference
 
 Transport = Literal[
@@ -62,13 +63,20 @@ def parse_place(text: str) -> Place:
     return Place(transport=transport, text=rest, reference=parse_reference(rest))
 
 
+def in_registry(reference: Reference) -> Place:
+    """The place of a name at its registry."""
+    return Place(transport="docker", text=str(reference), reference=reference)
+
+
 def _of_files(transport: Transport, text: str, rest: str) -> Place:
     """The path ends at the first colon or at-sign, as other tools read it too: a directory whose
     name holds one is reached by a link."""
     path, selector = rest, ""
     if transport != "dir":
         end = min((at for at in (rest.find(":"), rest.find("@")) if at >= 0), default=len(rest))
-        path, selector = rest[:end], rest[end + 1 :]
+        path, selector = rest[:end], rest[end:].removeprefix(":")
+        if is_digest(selector[1:]):
+            selector = selector[1:]
     if not path:
         raise UserError.of("invalid-place", f"{text} names no path", hint=f"{transport}:PATH")
     return Place(transport=transport, text=text, path=path, selector=selector)

@@ -1,4 +1,5 @@
-"""Stores of other tools: an image goes into docker or podman through their `load`."""
+"""Stores of other tools: an image goes into docker or podman through their `load`, and comes out of
+them through their `save`."""
 
 from __future__ import annotations
 
@@ -6,12 +7,17 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, BinaryIO, cast
 
-from arkwright.diagnostics.errors import HostUnsupported, UserError
+from arkwright.diagnostics.errors import ArkwrightError, HostUnsupported, UserError
 from arkwright.images.archives import Images, write_docker_archive
 from arkwright.store.content import ContentStore
 
 _ENGINES = ("docker", "podman")
+# Without --uncompressed: with it, podman 4 still says of layers that came compressed that they are.
+_SAVE = {"docker": ("save",), "podman": ("save", "--quiet", "--format", "oci-archive")}
 
 
 def find_engine(preferred: str = "") -> str:
@@ -73,6 +79,53 @@ def load_into(content: ContentStore, images: Images, engine: str = "") -> str:
                 hint=f"check that `{name} info` works for this user",
             )
     return name
+
+
+@contextmanager
+def saved_by(engine: str, name: str) -> Iterator[BinaryIO]:
+    """The archive that `podman save` or `docker save` makes of an image, as a stream.
+
+    `name` is passed on as the user wrote it: each engine completes short names in its own way.
+    Raises `HostUnsupported` `no-container-engine`, `UserError` `save-failed`, which wins over what
+    the body makes of an archive that breaks off.
+    """
+    program = find_engine(engine)
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [program, *_SAVE[engine], "--", name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+        )
+        assert process.stdout is not None
+        stream = cast(BinaryIO, process.stdout)
+        try:
+            yield stream
+            while stream.read(1 << 20):
+                pass
+        except UserError as error:
+            if not stream.read(1) and process.wait():
+                raise _save_failed(program, name, process.returncode, said) from error
+            process.kill()
+            raise
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            stream.close()
+            process.wait()
+        if process.returncode:
+            raise _save_failed(program, name, process.returncode, said)
+
+
+def _save_failed(program: str, name: str, status: int, said: IO[bytes]) -> ArkwrightError:
+    said.seek(0)
+    return UserError.of(
+        "save-failed",
+        f"`{program} save {name}` failed with status {status}",
+        notes=tuple(said.read().decode(errors="replace").splitlines()[-5:]),
+        hint=f"`{program} images` lists what it has",
+    )
 
 
 def _close_quietly(process: subprocess.Popen[bytes]) -> None:

@@ -39,27 +39,36 @@ _BLOCK = 1 << 18
 _PLAIN_ROOT = Entry(path="", type="dir", mode=0o755)
 
 Open = Callable[[str], BinaryIO]
+Untouched = Callable[[str, os.stat_result], bool]
 
 
 def diff(
-    lower: Root | None, upper: Root, *, overlay: bool = False, on_skip: Skip | None = None
+    lower: Root | None,
+    upper: Root,
+    *,
+    overlay: bool = False,
+    on_skip: Skip | None = None,
+    untouched: Untouched | None = None,
 ) -> Iterator[Change]:
     """The changes that turn the tree `lower` (None: nothing at all) into `upper`.
 
     With `overlay`, `upper` is an upper directory of overlayfs on `lower`: char devices 0/0 are
     deletions, `user.overlay.opaque` directories hide. `on_skip` gets the paths of sockets.
+    `untouched` says of a path and its status in `upper` that the content is known to be that of `lower`.
     """
     found = facts(upper, overlay=overlay, on_skip=on_skip)
-    return diff_facts(lower, upper, found if overlay else _hiding(found))
+    return diff_facts(lower, upper, found if overlay else _hiding(found), untouched)
 
 
-def diff_facts(lower: Root | None, upper: Root, facts: Iterable[Fact]) -> Iterator[Change]:
-    """The changes that `facts`, sorted and with all ancestors, make of `lower`."""
+def diff_facts(
+    lower: Root | None, upper: Root, facts: Iterable[Fact], untouched: Untouched | None = None
+) -> Iterator[Change]:
+    """The changes that `facts`, sorted and with all ancestors, make of `lower`; for `untouched` see `diff`."""
     contents = Contents(upper)
     pending = Pending()
     try:
         with _reading():
-            for candidate in _compare(lower, contents, facts):
+            for candidate in _compare(lower, contents, facts, untouched):
                 pending.add(candidate)
                 for entry in pending.ready():
                     yield _change(entry, contents)
@@ -176,7 +185,9 @@ class _Lower:
             self._contents.close()
 
 
-def _compare(lower: Root | None, contents: Contents, facts: Iterable[Fact]) -> Iterator[Candidate]:
+def _compare(
+    lower: Root | None, contents: Contents, facts: Iterable[Fact], untouched: Untouched | None
+) -> Iterator[Candidate]:
     below = _Lower(lower)
     try:
         for fact in facts:
@@ -193,12 +204,15 @@ def _compare(lower: Root | None, contents: Contents, facts: Iterable[Fact]) -> I
                 if counterpart is not None:
                     yield Candidate(entry, None, changed=True)
                 continue
-            changed = counterpart is None or not same(
-                (entry, fact.status),
-                counterpart,
-                partial(contents.open, entry.path),
-                partial(below.open, entry.path),
-            )
+            if counterpart is not None and untouched is not None and untouched(entry.path, fact.status):
+                changed = entry != counterpart[0]
+            else:
+                changed = counterpart is None or not same(
+                    (entry, fact.status),
+                    counterpart,
+                    partial(contents.open, entry.path),
+                    partial(below.open, entry.path),
+                )
             yield Candidate(entry, fact.status, changed=changed)
             if entry.type == "dir":
                 below.enter(fact, counterpart)

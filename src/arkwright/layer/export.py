@@ -7,16 +7,20 @@ from collections.abc import Iterable
 
 from arkwright.layer.codec import compressor
 from arkwright.layer.entry import Change
-from arkwright.layer.profile import Profile, media_type
+from arkwright.layer.profile import CONSTANT_NS, Profile, media_type
 from arkwright.layer.tar_write import write_tar
 from arkwright.oci.descriptor import Descriptor
 from arkwright.store.content import ContentStore
 
 
 def export_layer(
-    changes: Iterable[Change], content: ContentStore, profile: Profile
+    changes: Iterable[Change],
+    content: ContentStore,
+    profile: Profile,
+    *,
+    mtime_ns: int | None = CONSTANT_NS,
 ) -> tuple[str, Descriptor]:
-    """Write the changes as a layer blob; its diffID and descriptor.
+    """Write the changes as a layer blob; its diffID and descriptor. `mtime_ns` is that of `write_tar`.
 
     Raises what `diff`, `write_tar`, `compressor` and `ContentStore` raise.
     """
@@ -28,7 +32,7 @@ def export_layer(
             uncompressed.update(data)
             packed.write(data)
 
-        write_tar(changes, sink)
+        write_tar(changes, sink, mtime_ns=mtime_ns)
         packed.close()
         size = ingest.offset
         digest = ingest.commit()

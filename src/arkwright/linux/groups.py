@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 
@@ -25,25 +26,27 @@ class StepGroups:
     """Context manager: the groups of one step; `procs_fds` are for its first process to enter.
 
     `values` maps files to what is written to them, by controller of version 1: `memory`, `cpu`,
-    `pids`. Raises `OSError` when a group cannot be made or a limit not be set.
+    `pids`. `within`: those of a whole build, in which the step's then are. Raises `OSError` when a
+    group cannot be made or a limit not be set.
     """
 
-    def __init__(self, root_fd: int, values: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self, root_fd: int, values: Mapping[str, Mapping[str, str]], within: StepGroups | None = None
+    ) -> None:
         self._root_fd = root_fd
         self._values = {kind: files for kind, files in values.items() if files}
+        self._within = within
         self._made: dict[str, tuple[int, int, str]] = {}  # controller → parent, group, name
         self.procs_fds: tuple[int, ...] = ()
 
     def __enter__(self) -> StepGroups:
         try:
             if unified(self._root_fd):
-                self._make("", own_paths(self._root_fd)[""], self._v2_files())
+                self._make("", self._parent("", ""), self._v2_files())
             else:
-                paths = own_paths(self._root_fd)
-                for kind, files in self._values.items():
-                    if kind not in paths:
-                        raise FileNotFoundError(f"there is no {kind} controller")
-                    self._make(kind, f"{kind}/{paths[kind].lstrip('/')}", files)
+                around = self._within.kinds if self._within is not None else ()
+                for kind in dict.fromkeys((*self._values, *around)):
+                    self._make(kind, self._parent(kind, kind), self._values.get(kind, {}))
         except BaseException:
             self.__exit__()
             raise
@@ -59,6 +62,11 @@ class StepGroups:
             os.close(group_fd)
             os.close(parent_fd)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The controllers of version 1 that have a group; the empty name for version 2."""
+        return tuple(self._made)
+
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something of the step because its memory had run out."""
         for kind, (_, group_fd, _) in self._made.items():
@@ -69,10 +77,17 @@ class StepGroups:
                         return True
         return False
 
-    def _make(self, kind: str, path: str, files: Mapping[str, str]) -> None:
-        parent_fd = os.open(
-            path.strip("/") or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd
-        )
+    def _parent(self, kind: str, hierarchy: str) -> int:
+        """The build's group, or the one of this process, opened."""
+        if self._within is not None and kind in self._within._made:
+            return os.dup(self._within._made[kind][1])
+        paths = own_paths(self._root_fd)
+        if kind not in paths:
+            raise FileNotFoundError(f"there is no {kind} controller")
+        path = f"{hierarchy}/{paths[kind]}".strip("/") or "."
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
+
+    def _make(self, kind: str, parent_fd: int, files: Mapping[str, str]) -> None:
         try:
             _sweep(parent_fd)
             if kind == "" and "memory" not in _read(parent_fd, "cgroup.subtree_control"):
@@ -84,6 +99,9 @@ class StepGroups:
             raise
         group_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
         self._made[kind] = (parent_fd, group_fd, name)
+        if kind == "memory":
+            with contextlib.suppress(OSError):  # gone where it is always so
+                _write(group_fd, "memory.use_hierarchy", "1")
         for file, text in files.items():
             with contextlib.suppress(FileNotFoundError):  # swap may not be accounted for
                 _write(group_fd, file, text)
@@ -105,6 +123,31 @@ class StepGroups:
             # The mapping that runtimes use: 2..262144 to 1..10000.
             found["cpu.weight"] = str(1 + (int(shares) - 2) * 9999 // 262142)
         return found
+
+
+class BuildGroups:
+    """The groups that all steps of a build are in, made for the first of them. Thread-safe.
+
+    `root_fd`: the control groups as they were before they were made read-only, or -1.
+    """
+
+    def __init__(self, root_fd: int) -> None:
+        self.root_fd = root_fd
+        self._groups: StepGroups | None = None
+        self._lock = threading.Lock()
+
+    def around(self, values: Mapping[str, Mapping[str, str]]) -> StepGroups:
+        """What to give to `StepGroups` as `within`; `values` as there, and the same at each call.
+        Raises `OSError`."""
+        with self._lock:
+            if self._groups is None:
+                self._groups = StepGroups(self.root_fd, values).__enter__()
+            return self._groups
+
+    def end(self) -> None:
+        """Remove the groups; every step has ended."""
+        if self._groups is not None:
+            self._groups.__exit__()
 
 
 def unified(root_fd: int) -> bool:
@@ -133,7 +176,15 @@ def _sweep(parent_fd: int) -> None:
         pid = rest.partition("-")[0]
         if prefix == _NAME and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
             with contextlib.suppress(OSError):
+                for inner in _groups_below(name, parent_fd):
+                    os.rmdir(inner, dir_fd=parent_fd)
                 os.rmdir(name, dir_fd=parent_fd)
+
+
+def _groups_below(name: str, parent_fd: int) -> list[str]:
+    """The groups of steps in the group of a build."""
+    with os.scandir(f"/proc/self/fd/{parent_fd}/{name}") as entries:
+        return [f"{name}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _remove(parent_fd: int, group_fd: int, name: str) -> None:

@@ -4,7 +4,7 @@ The keeper (K) is forked by init (Z). It is the subreaper of everything that the
 kills what is left when the step ends, when it is told to (SIGTERM) or when Z dies. The step's
 process (C) joins or changes what the `Jail` names, gives privileges up, and becomes the command.
 
-Sources: prctl(2) (PR_SET_CHILD_SUBREAPER, PR_CAPBSET_DROP), setns(2), chroot(2), capabilities(7).
+Sources: prctl(2) (PR_SET_CHILD_SUBREAPER, PR_CAPBSET_DROP), setns(2), chroot(2), pivot_root(2), capabilities(7).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Jail(msgspec.Struct, frozen=True, kw_only=True):
     """What C does before it becomes the command, in this order.
 
     `group_fds`: descriptors (numbers of the child) of `cgroup.procs` files that it enters.
+    `network_path`: the file of a network namespace that it joins.
     `join_pid`: a process of init's pid namespace whose namespaces it joins, and whose root.
     `join_root`: device and inode of that root, which tell that the namespaces are complete; the
     process is killed at the end. `root_path`: the directory that becomes its root; `cwd` is in there. `capabilities`: the mask
@@ -49,6 +50,7 @@ class Jail(msgspec.Struct, frozen=True, kw_only=True):
 
     keeper: bool = True
     group_fds: tuple[int, ...] = ()
+    network_path: str = ""
     join_pid: int = 0
     join_root: tuple[int, int] = (0, 0)
     root_path: str = ""
@@ -269,12 +271,14 @@ def _confine(jail: Jail, *, kept_fd: int) -> None:
     for number in jail.group_fds:
         os.write(number, b"0")
         os.close(number)
+    if jail.network_path:
+        _join_file(jail.network_path, syscalls.CLONE_NEWNET)
     if jail.join_pid:
         for name, kind in _NAMESPACES:
             _join(jail.join_pid, name, kind)
         _enter_root(jail)
     if jail.root_path:
-        os.chroot(jail.root_path)
+        _change_root(jail.root_path)
     if jail.root_path or jail.join_pid:
         os.chdir(jail.cwd)
     if jail.umask >= 0:
@@ -284,6 +288,23 @@ def _confine(jail: Jail, *, kept_fd: int) -> None:
     if jail.cpus:
         os.sched_setaffinity(0, jail.cpus)
     _give_up(jail)
+
+
+def _change_root(path: str) -> None:
+    """Filters of containers without CAP_SYS_CHROOT refuse chroot(2) even in a user namespace, where
+    they admit pivot_root(2): its man page has this way of a directory on itself."""
+    try:
+        os.chroot(path)
+    except PermissionError as error:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+            syscalls.mount(path, path, "", syscalls.MS_BIND | syscalls.MS_REC)
+            os.chdir(path)
+            syscalls.pivot_root(".", ".")
+            syscalls.umount(".", syscalls.MNT_DETACH)
+        except OSError:
+            raise error from None
 
 
 def _give_up(jail: Jail) -> None:
@@ -317,6 +338,14 @@ def _enter_root(jail: Jail) -> None:
     finally:
         os.close(namespace_fd)
     raise OSError(errno.ETIMEDOUT, "the root of the namespace never came")
+
+
+def _join_file(path: str, kind: int) -> None:
+    namespace_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(namespace_fd, kind)
+    finally:
+        os.close(namespace_fd)
 
 
 def _join(pid: int, name: str, kind: int) -> None:

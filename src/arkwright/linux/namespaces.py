@@ -36,6 +36,8 @@ _FIX_USERNS = (
     "where it exists, kernel.apparmor_restrict_unprivileged_userns=0; or run as root"
 )
 
+_ALL_IDS = (1 << 32) - 1
+
 
 class IdRange(msgspec.Struct, frozen=True):
     """`count` ids from `inside` on stand for those from `outside` on."""
@@ -120,12 +122,13 @@ def may_map_all() -> bool:
 
 
 def _identity(kind: str) -> tuple[IdRange, ...]:
-    """Every id of this user namespace, as itself."""
+    """Every id of this user namespace, as itself, but for the last of all: runtimes take a map of
+    the whole range for the host's own namespace, and make device nodes instead of binding them."""
     found = []
     with open(f"/proc/self/{kind}_map", encoding="ascii") as lines:
         for line in lines:
             first, _, count = map(int, line.split())
-            found.append(IdRange(first, first, count))
+            found.append(IdRange(first, first, min(count, _ALL_IDS - 1)))
     return tuple(found)
 
 

@@ -49,6 +49,8 @@ def probe(work_path: str | None = None) -> HostReport:
             *_in_worker(work_path),
             *(_program(name, name, name, "runs steps") for name in ("crun", "runc")),
             _program("bubblewrap", "bwrap", "bubblewrap", "runs steps where no OCI runtime does"),
+            _program("slirp4netns", "slirp4netns", "slirp4netns", "gives steps a network of their own"),
+            _tun(),
             _chroot(),
             _program("newuidmap", "newuidmap", "uidmap", "maps subordinate ids", version=False),
             _control_groups(),
@@ -165,6 +167,18 @@ def _program(name: str, program: str, package: str, what: str, *, version: bool 
         return Finding(name=name, ok=False, reason=f"{path}: {error}", fix=f"{fix} again")
     number = said.split("\n", 1)[0].rpartition(" ")[2]
     return Finding(name=name, ok=True, reason=f"{path}, version {number}")
+
+
+def _tun() -> Finding:
+    path = "/dev/net/tun"
+    if os.access(path, os.R_OK | os.W_OK):
+        return Finding(name="tun", ok=True, reason=f"{path} can be opened")
+    if os.path.exists(path):
+        return Finding(
+            name="tun", ok=False, reason=f"this user may not open {path}", fix=f"as root: chmod 0666 {path}"
+        )
+    fix = "as root: modprobe tun; for a container: --device /dev/net/tun"
+    return Finding(name="tun", ok=False, reason=f"there is no {path}", fix=fix)
 
 
 def _chroot() -> Finding:

@@ -1,6 +1,6 @@
 """System calls that the standard library of Python 3.11 lacks, as thin functions over libc.
 
-The only module that uses ctypes, and it does so on the first call. Every function raises
+The only module that uses ctypes besides `passwords`, and it does so on the first call. Every function raises
 `OSError` with the kernel's errno; the other modules of this package turn that into
 `HostUnsupported` where a user can see it. Constants are those of the kernel's uapi headers.
 """

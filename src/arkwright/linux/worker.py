@@ -26,6 +26,7 @@ import msgspec
 from arkwright.diagnostics import errors
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, HostUnsupported
 from arkwright.linux import mounts, namespaces, syscalls
+from arkwright.linux.groups import BuildGroups
 from arkwright.linux.init import Child, Init, start_init
 from arkwright.linux.jail import Jail
 from arkwright.linux.namespaces import IdMaps, IdRange
@@ -47,8 +48,7 @@ class Worker:
     """What a body may use inside P1. Thread-safe.
 
     `namespaced`: in namespaces of its own; without them it has no mounts, and `runtime_path` is a
-    plain directory (mode 0700). `proc_refused`: steps' init got no /proc. `group_root_fd`: the
-    control groups as they were before they were made read-only, or -1.
+    plain directory (mode 0700). `proc_refused`: steps' init got no /proc.
 
     `rootless`: in a user namespace of ours. `single_id`: only id 0 exists there. `facts` are
     sentences about what this host refused. `runtime_path` is a memory file system (mode 0700) that
@@ -68,7 +68,7 @@ class Worker:
     ) -> None:
         self._init = init
         self.namespaced = namespaced
-        self.group_root_fd = group_root_fd
+        self.build_groups = BuildGroups(group_root_fd)
         self.proc_refused = bool(init.proc_refusal)
         self._control = control
         self._control_lock = threading.Lock()
@@ -410,13 +410,14 @@ def _enter(
         facts.append(f"steps' init has no /proc of its own: {init.proc_refusal}")
 
     worker = Worker(init, maps, runtime_path, tuple(facts), control, group_root_fd=group_root_fd)
-    return worker, lambda: _end_init(init, init_pid)
+    return worker, lambda: _end_init(worker, init, init_pid)
 
 
-def _end_init(init: Init, init_pid: int) -> None:
+def _end_init(worker: Worker, init: Init, init_pid: int) -> None:
     init.close()
     with contextlib.suppress(ChildProcessError):
         os.waitpid(init_pid, 0)
+    worker.build_groups.end()
 
 
 def _stay(control: socket.socket, store_root_path: str) -> tuple[Worker, Callable[[], None]]:
@@ -428,7 +429,7 @@ def _stay(control: socket.socket, store_root_path: str) -> tuple[Worker, Callabl
     init = Init(init_control)
 
     def end() -> None:
-        _end_init(init, init_pid)
+        _end_init(worker, init, init_pid)
         shutil.rmtree(runtime_path, ignore_errors=True)
         os.close(lock_fd)
 

@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
+from arkwright.diagnostics.wire import ready
 
 _RUN_PATH = "/run/containers/"
 _FILE_LIMIT = 4 << 20
@@ -195,6 +196,9 @@ def _from_entry(path: str, key: str, entry: _Entry) -> Credential | None:
 class _HelperAnswer(msgspec.Struct, rename="pascal"):
     username: str = ""
     secret: str = ""
+
+
+ready(_File, _HelperAnswer)
 
 
 def ask_helper(name: str, server: str, env: Mapping[str, str]) -> Credential | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -18,10 +19,20 @@ class Response:
 
     `url` is where the answer came from, after redirects. `length` is the body's announced length
     in bytes, -1 when unknown. Reading raises `RemoteError` `network-interrupted` when the body is
-    shorter than announced, and `network-timeout`.
+    shorter than announced, and `network-timeout`, also when fewer than `least_rate` bytes per second came
+    in `rate_after_s` seconds.
     """
 
-    def __init__(self, raw: http.client.HTTPResponse, method: str, url: str, release: Release) -> None:
+    def __init__(
+        self,
+        raw: http.client.HTTPResponse,
+        method: str,
+        url: str,
+        release: Release,
+        *,
+        least_rate: int = 0,
+        rate_after_s: float = 60.0,
+    ) -> None:
         self.status = raw.status
         self.headers = raw.headers
         self.method = method
@@ -30,6 +41,8 @@ class Response:
         self._raw = raw
         self._release: Release | None = release
         self._left = self.length
+        self._least_rate, self._rate_after_s = least_rate, rate_after_s
+        self._since_s, self._since_count = time.monotonic(), 0
         if self._left == 0:
             self._finish(reusable=True)
 
@@ -50,7 +63,9 @@ class Response:
             raise exchange_failure(error, self.method, self.url) from error
         if count == 0:
             self._end()
-        elif self._left > 0:
+            return 0
+        self._check_rate(count)
+        if self._left > 0:
             self._left -= count
             if self._left == 0:
                 self._finish(reusable=True)
@@ -91,6 +106,24 @@ class Response:
         # `HTTPResponse.readinto` would wait until the whole buffer is full: one timeout for a
         # megabyte instead of one for each arrival.
         return int(self._raw.fp.readinto1(view[: self._left]))
+
+    def _check_rate(self, count: int) -> None:
+        """A byte now and then is no silence, and would take for ever. The time that the reader takes
+        for itself counts too, which no reader of ours does for so long."""
+        self._since_count += count
+        spent_s = time.monotonic() - self._since_s
+        if spent_s < self._rate_after_s:
+            return
+        if self._since_count < spent_s * self._least_rate and self._left != count:
+            self._finish(reusable=False)
+            raise remote_error(
+                "network-timeout",
+                f"{self._since_count} bytes came in {spent_s:.0f} seconds",
+                method=self.method,
+                url=self.url,
+                retryable=True,
+            )
+        self._since_s, self._since_count = time.monotonic(), 0
 
     def _end(self) -> None:
         truncated = self._left > 0

@@ -9,9 +9,11 @@ certificate (containers-certs.d(5), docker's "Verify repository client with cert
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from arkwright.diagnostics.errors import UserError
 
@@ -66,6 +68,19 @@ class TlsContexts:
         names = [f"{host}:{port}"] + ([host] if port in (443, 80) else [])
         places = [os.path.join(base, name) for base in self._directories for name in names]
         return [path for path in places if os.path.isdir(path)]
+
+
+def server_side(certificate_path: str, key_path: str) -> Callable[[socket.socket], socket.socket]:
+    """What makes TLS of a connection to a server of ours, which shows a certificate with its chain; it
+    and its key are in PEM form.
+
+    Raises `UserError` `invalid-certificate`; the result raises `OSError`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load_client(context, certificate_path, key_path)
+    return partial(context.wrap_socket, server_side=True)
 
 
 def _load_system(context: ssl.SSLContext) -> None:

@@ -35,12 +35,15 @@ Body = bytes | BinaryIO | None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds, and counts. `timeout_s` is the longest silence, not the longest transfer."""
+    """Times in seconds, and counts. `timeout_s` is the longest silence, not the longest transfer; a body that
+    brings fewer than `least_rate` bytes per second in `rate_after_s` seconds is given up too."""
 
     connect_timeout_s: float = 15.0
     timeout_s: float = 60.0
     idle_per_host: int = 8
     redirects: int = 8
+    least_rate: int = 100
+    rate_after_s: float = 60.0
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -62,7 +65,11 @@ def parse_url(url: str, *, verify: bool = True) -> Target:
         host = host if host.isascii() else host.encode("idna").decode("ascii")
     except (ValueError, UnicodeError) as error:
         raise _bad_url(url) from error
-    if parts.scheme not in _PORTS or not host or any(ord(letter) <= 32 for letter in host):
+    if (
+        parts.scheme not in _PORTS
+        or not host
+        or any(ord(letter) <= 32 or letter == "\x7f" for letter in host)
+    ):
         raise _bad_url(url)
     origin = Origin(parts.scheme, host, port or _PORTS[parts.scheme], verify)
     path = quote(parts.path or "/", safe=_SAFE_PATH)
@@ -171,7 +178,10 @@ class Transport:
                 self._drop(connection)
                 raise
             else:
-                return Response(raw, method, target.url, self._releaser(connection))
+                return Response(
+                    raw, method, target.url, self._releaser(connection),
+                    least_rate=self._limits.least_rate, rate_after_s=self._limits.rate_after_s,
+                )  # fmt: skip
 
     def _drop(self, connection: Connection) -> None:
         with self._lock:

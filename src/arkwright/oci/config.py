@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
+from arkwright.diagnostics.wire import ready
 
 
 class Healthcheck(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
@@ -76,6 +77,9 @@ class ImageConfig(
     rootfs: RootFS = RootFS()
     history: tuple[History, ...] = ()
     cache: Any = None
+
+
+ready(ImageConfig)
 
 
 def encode(config: ImageConfig) -> bytes:

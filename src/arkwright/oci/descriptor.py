@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from arkwright.diagnostics.wire import ready
 from arkwright.oci.platform import Platform
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -36,6 +37,9 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     platform: Platform | None = None
     artifact_type: str = ""
     urls: tuple[str, ...] = ()
+
+
+ready(Descriptor)
 
 
 def layer_codec(media_type: str) -> str:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
+from arkwright.diagnostics.wire import ready
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import REF_NAME, Descriptor
 from arkwright.oci.digest import is_digest, parse_digest
@@ -29,6 +31,9 @@ _DEPTH = 4
 
 class _Marker(msgspec.Struct, rename="camel"):
     image_layout_version: str = ""
+
+
+ready(_Marker)
 
 
 class Layout:
@@ -116,50 +121,90 @@ class Layout:
         return data
 
     def find(self, selector: str) -> Descriptor:
-        """The manifest or index that `selector` names.
+        """The manifest or index that `selector` names; see `find_entry`.
 
-        `selector` is a tag or a full name (compared with `org.opencontainers.image.ref.name` and
-        containerd's `io.containerd.image.name`), a digest (of an entry, or of a manifest within an
-        entry that is an index), or "" when the layout holds only one image.
-        Raises `UserError` `unknown-image`.
+        Raises `UserError` `unknown-image`, `ambiguous-image`.
         """
-        entries = self.index().manifests
-        if not selector:
-            return self._only(entries)
-        found = self._by_digest(selector, entries, _DEPTH) if is_digest(selector) else None
-        found = found or next((one for one in entries if selector in _names(one)), None)
-        found = found or next((one for one in entries if _same_image(selector, one)), None)
-        if found is None:
-            raise self._unknown(f"{self.path} holds no image {selector!r}", entries)
+
+        def nested(entry: Descriptor) -> Index | None:
+            present = os.path.exists(self.blob_path(entry.digest))
+            return _index(self.read(entry.digest)) if present else None
+
+        return find_entry(self.index().manifests, selector, self.path, nested)
+
+
+def find_entry(
+    entries: tuple[Descriptor, ...],
+    selector: str,
+    where: str,
+    nested: Callable[[Descriptor], Index | None],
+) -> Descriptor:
+    """The entry of a layout's index that `selector` names.
+
+    `selector` is a tag or a full name (compared with `org.opencontainers.image.ref.name` and
+    containerd's `io.containerd.image.name`), a digest (of an entry, or of a manifest within an
+    entry that is an index, which `nested` reads), or "" when there is only one image. `where` is
+    for messages.
+    Raises `UserError` `unknown-image`, or `ambiguous-image` when several images fit equally well.
+    """
+    if not selector:
+        return _only(entries, where)
+    found = _by_digest(selector, entries, nested, _DEPTH) if is_digest(selector) else None
+    found = found or next((one for one in entries if selector in _names(one)), None)
+    found = found or next((one for one in entries if _reference(selector) in _references(one)), None)
+    if found is not None:
         return found
-
-    def _only(self, entries: tuple[Descriptor, ...]) -> Descriptor:
-        if len({entry.digest for entry in entries}) == 1:
-            return entries[0]
-        problem = "several images; name one of them" if entries else "no image"
-        raise self._unknown(f"{self.path} holds {problem}", entries)
-
-    def _by_digest(self, digest: str, entries: tuple[Descriptor, ...], depth: int) -> Descriptor | None:
-        for entry in entries:
-            if entry.digest == digest:
-                return entry
-        for entry in entries if depth else ():
-            if entry.media_type in media.INDEXES and os.path.exists(self.blob_path(entry.digest)):
-                found = self._by_digest(digest, _index(self.read(entry.digest)).manifests, depth - 1)
-                if found is not None:
-                    return found
-        return None
-
-    def _unknown(self, message: str, entries: tuple[Descriptor, ...]) -> ArkwrightError:
-        names = sorted(
-            {name for entry in entries for name in _names(entry)} or {one.digest for one in entries}
+    alike = {one.digest: one for one in entries if _same_image(selector, one)}
+    if not alike:
+        raise _unknown(f"{where} holds no image {selector!r}", entries)
+    if len(alike) > 1:
+        listed = ", ".join(sorted(name for one in alike.values() for name in _names(one)))
+        raise UserError.of(
+            "ambiguous-image",
+            f"{where} holds several images that {selector!r} fits",
+            hint=f"write one of {listed}",
         )
-        listed = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
-        return UserError.of("unknown-image", message, hint=f"it has: {listed}" if names else None)
+    return next(iter(alike.values()))
+
+
+def _only(entries: tuple[Descriptor, ...], where: str) -> Descriptor:
+    if len({entry.digest for entry in entries}) == 1:
+        return entries[0]
+    problem = "several images; name one of them" if entries else "no image"
+    raise _unknown(f"{where} holds {problem}", entries)
+
+
+def _by_digest(
+    digest: str,
+    entries: tuple[Descriptor, ...],
+    nested: Callable[[Descriptor], Index | None],
+    depth: int,
+) -> Descriptor | None:
+    for entry in entries:
+        if entry.digest == digest:
+            return entry
+    for entry in entries if depth else ():
+        inner = nested(entry) if entry.media_type in media.INDEXES else None
+        found = _by_digest(digest, inner.manifests, nested, depth - 1) if inner else None
+        if found is not None:
+            return found
+    return None
+
+
+def _unknown(message: str, entries: tuple[Descriptor, ...]) -> ArkwrightError:
+    names = sorted({name for entry in entries for name in _names(entry)} or {one.digest for one in entries})
+    listed = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+    return UserError.of("unknown-image", message, hint=f"it has: {listed}" if names else None)
 
 
 def _names(entry: Descriptor) -> set[str]:
     return {entry.annotations[key] for key in (REF_NAME, _IMAGE_NAME) if entry.annotations.get(key)}
+
+
+def _references(entry: Descriptor) -> list[Reference]:
+    """The full names of an entry."""
+    found = (_reference(name) for name in _names(entry) if "/" in name or ":" in name)
+    return [one for one in found if one is not None]
 
 
 def _same_image(selector: str, entry: Descriptor) -> bool:

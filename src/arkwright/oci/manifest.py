@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
+from arkwright.diagnostics.wire import ready
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.digest import is_digest
@@ -47,11 +48,17 @@ def parse(data: bytes, media_type: str = "") -> Manifest | Index:
 
     `media_type` is what the transport said; it must not contradict the document. Every descriptor
     of the result has a well-formed digest and a size of at least 0.
-    Raises `UserError` `invalid-manifest`.
+    Raises `UserError` `invalid-manifest`, `schema-1-manifest`.
     """
     try:
         probe = msgspec.json.decode(data, type=_Probe)
         stated = probe.media_type or media_type
+        if probe.schema_version == 1 and probe.fs_layers:
+            raise UserError.of(
+                "schema-1-manifest",
+                "the image is of Docker's schema 1, which names its layers by nothing that can be verified",
+                hint="whoever has it can convert it: `skopeo copy --format v2s2`, or `docker pull` and `docker push`",
+            )
         if probe.schema_version != 2:
             raise _invalid(f"schema version {probe.schema_version}; only version 2 is supported")
         if probe.media_type and media_type and probe.media_type != media_type:
@@ -89,3 +96,7 @@ class _Probe(msgspec.Struct, rename="camel"):
     media_type: str = ""
     manifests: msgspec.Raw = msgspec.Raw()
     config: msgspec.Raw = msgspec.Raw()
+    fs_layers: msgspec.Raw = msgspec.Raw()
+
+
+ready(Manifest, Index, _Probe)

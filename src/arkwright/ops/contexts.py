@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from arkwright.cache.checksum import TreeDigester
+from arkwright.cache.checksum import FileFacts, TreeDigester
 from arkwright.cache.keys import KeyBuilder
 from arkwright.cache.stat_cache import StatCache
 from arkwright.diagnostics.errors import UserError
@@ -19,6 +19,9 @@ from arkwright.sources.base import HostTree
 from arkwright.sources.expand import expand, shown
 from arkwright.sources.ignore import Matcher
 from arkwright.sources.patterns import has_wildcard
+
+# Digits of a digest that people are shown.
+_SHOWN = 16
 
 
 class ContextReader:
@@ -52,6 +55,13 @@ class ContextReader:
                 root, action, matcher=self.matcher, ownership=False, stat_cache=self._stat_cache
             )
 
+    def listing(self, action: CopyAction) -> dict[str, str]:
+        """What a copy takes, path by path (see `selection_listing`)."""
+        with Root(self.tree.root, widen=self.tree.own) as root:
+            return selection_listing(
+                root, action, matcher=self.matcher, ownership=False, stat_cache=self._stat_cache
+            )
+
     def copy_path(self, path: str, dest: Root) -> str:
         """Copy what a bind mount shows, with its parents; its path there, links followed.
 
@@ -74,6 +84,10 @@ class ContextReader:
         """The content digest of one path as a bind mount shows it."""
         return self.selection(_whole(path))
 
+    def tree_listing(self, path: str) -> dict[str, str]:
+        """What a bind mount of one path shows, path by path."""
+        return self.listing(_whole(path))
+
     def fresh_tree_selection(self, path: str) -> str:
         """The same, from the files as they are now."""
         return self.fresh_selection(_whole(path))
@@ -90,27 +104,61 @@ def selection_digest(
 
     Raises `UserError` `copy-source-missing` and what `TreeDigester.digest` raises.
     """
+    builder = KeyBuilder("selection")
+    digesters = []
+    for match, digester in _matches(root, action, ownership, matcher, stat_cache):
+        builder.field(match, digester.digest(match))
+        digesters.append(digester)
+    # A copy keeps hard links as such, and a layer says so.
+    for group in sorted({group for digester in digesters for group in digester.link_groups()}):
+        builder.field("hard links", *group)
+    return builder.digest()
+
+
+def selection_listing(
+    root: Root, action: CopyAction, *, ownership: bool, matcher: Matcher | None = None,
+    stat_cache: StatCache | None = None,
+) -> dict[str, str]:  # fmt: skip
+    """What a copy takes from a tree, each path with what counts of it, for people.
+
+    Raises as `selection_digest` does.
+    """
+    found = {}
+    for match, digester in _matches(root, action, ownership, matcher, stat_cache):
+        for facts in digester.facts(match):
+            path = posixpath.join(match, facts.path).rstrip("/").encode("utf-8", "backslashreplace").decode()
+            found[path or "."] = _shown_facts(facts)
+    return found
+
+
+def _shown_facts(facts: FileFacts) -> str:
+    owner = f" {facts.uid}:{facts.gid}" if facts.uid >= 0 else ""
+    attributes = f" attributes {facts.xattrs[:_SHOWN]}" if facts.xattrs else ""
+    content = facts.content.rpartition(" ")[2].encode("utf-8", "backslashreplace").decode()
+    shown = {"file": f" sha256:{content[:_SHOWN]}", "dir": "", "fifo": ""}.get(facts.type, f" {content}")
+    return f"{facts.type} {facts.mode:o}{owner}{shown}{attributes}"
+
+
+def _matches(
+    root: Root,
+    action: CopyAction,
+    ownership: bool,
+    matcher: Matcher | None,
+    stat_cache: StatCache | None,
+) -> Iterator[tuple[str, TreeDigester]]:
+    """The paths that a copy names, each with what digests it."""
     hidden = hidden_by(action.exclude_patterns)
     plain = TreeDigester(
         root, ownership=ownership, excluded=matcher.excluded if matcher else None,
         may_prune=matcher.may_prune if matcher else None, stat_cache=stat_cache,
     )  # fmt: skip
-    builder = KeyBuilder("selection")
-    digesters = [plain]
     for match in source_matches(root, action, matcher):
-        digester = plain
-        if hidden is not None:
-            if _is_hidden_file(root, match, action, hidden):
-                continue
+        if hidden is None:
+            yield match, plain
+        elif not _is_hidden_file(root, match, action, hidden):
             base = root.resolve(pivot_of(action.src) if action.parents else match)
             excluded = _both(matcher.excluded if matcher else None, hidden, base)
-            digester = TreeDigester(root, ownership=ownership, excluded=excluded, stat_cache=stat_cache)
-            digesters.append(digester)
-        builder.field(match, digester.digest(match))
-    # A copy keeps hard links as such, and a layer says so.
-    for group in sorted({group for digester in digesters for group in digester.link_groups()}):
-        builder.field("hard links", *group)
-    return builder.digest()
+            yield match, TreeDigester(root, ownership=ownership, excluded=excluded, stat_cache=stat_cache)
 
 
 def selected(action: CopyAction) -> tuple[object, ...]:

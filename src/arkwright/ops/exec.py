@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,6 @@ from arkwright.ops.contexts import ReaderOf
 from arkwright.ops.exec_mounts import MountPlan
 from arkwright.ops.exec_watch import StepWatch
 from arkwright.ops.redact import Redactor
-from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.ops.trees import Trees
 from arkwright.sandbox.spec import (
     DEFAULT_HOSTNAME,
@@ -32,7 +32,7 @@ from arkwright.sandbox.spec import (
     StepSpec,
     StepStatus,
 )
-from arkwright.solver.result import Key, Result
+from arkwright.solver.result import Details, Key, Result
 from arkwright.sources.base import Session
 from arkwright.store.metadata import Metadata
 
@@ -123,16 +123,17 @@ class ExecOperation:
         return self._builder().digest()
 
     def same_content(self, number: int, have: Result, other: Result) -> bool:
-        if isinstance(have, HostResult) or isinstance(other, HostResult):
-            return have == other
-        assert isinstance(have, LayeredResult)
-        assert isinstance(other, LayeredResult)
-        trees = self._means().trees
+        return self._means().trees.same(have, other, self._seen(number))
+
+    def content_of(self, number: int, have: Result) -> str | None:
+        return self._means().trees.content(have, self._seen(number))
+
+    def _seen(self, number: int) -> list[CopyAction] | None:
+        """What the command can look at of an input; None for all of it."""
         mounts = [mount for mount in self._op.mounts if mount.input == number]
         if any(mount.output >= 0 or not mount.readonly or mount.dest == "/" for mount in mounts):
-            return trees.same_tree(have, other)
-        shown = [CopyAction(input=-1, secondary_input=0, src=mount.selector, dest="/") for mount in mounts]
-        return all(trees.selection(have, action) == trees.selection(other, action) for action in shown)
+            return None
+        return [CopyAction(input=-1, secondary_input=0, src=mount.selector, dest="/") for mount in mounts]
 
     def still_valid(self) -> bool:
         return all(
@@ -140,6 +141,17 @@ class ExecOperation:
             for mount in self._op.mounts
             if mount.input >= 0 and (reader := self._readers[mount.input]) is not None
         )
+
+    def details(self) -> Details:
+        found = [
+            (reader, mount.selector)
+            for mount in self._op.mounts
+            if mount.input >= 0 and (reader := self._readers[mount.input]) is not None
+        ]
+        return {
+            reader.tree_selection(selector): partial(reader.tree_listing, selector)
+            for reader, selector in found
+        }
 
     def _builder(self) -> KeyBuilder:
         op = self._op

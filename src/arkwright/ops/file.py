@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -33,7 +34,7 @@ from arkwright.ops.modes import parse_mode
 from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.ops.trees import Trees
 from arkwright.sandbox.users import resolve_owner
-from arkwright.solver.result import Key, Result
+from arkwright.solver.result import Details, Key, Result
 from arkwright.sources.expand import expand
 from arkwright.store.space import space_needed
 
@@ -77,15 +78,16 @@ class FileOperation:
         return self._builder().digest()
 
     def same_content(self, number: int, have: Result, other: Result) -> bool:
-        if isinstance(have, HostResult) or isinstance(other, HostResult):
-            return have == other
-        assert isinstance(have, LayeredResult)
-        assert isinstance(other, LayeredResult)
-        trees = self._trees()
-        copies = [action for action in self._copies() if action.secondary_input == number]
+        return self._trees().same(have, other, self._seen(number))
+
+    def content_of(self, number: int, have: Result) -> str | None:
+        return self._trees().content(have, self._seen(number))
+
+    def _seen(self, number: int) -> list[CopyAction] | None:
+        """What the actions take of an input; None for all of it."""
         if self._actions[0].input == number:
-            return trees.same_tree(have, other)
-        return all(trees.selection(have, action) == trees.selection(other, action) for action in copies)
+            return None
+        return [action for action in self._copies() if action.secondary_input == number]
 
     def still_valid(self) -> bool:
         return all(
@@ -93,6 +95,14 @@ class FileOperation:
             for action in self._copies()
             if (reader := self._reader(action)) is not None
         )
+
+    def details(self) -> Details:
+        found = [(self._reader(action), action) for action in self._copies()]
+        return {
+            reader.selection(action): partial(reader.listing, action)
+            for reader, action in found
+            if reader is not None
+        }
 
     def _copies(self) -> list[CopyAction]:
         return [action for action in self._actions if isinstance(action, CopyAction)]

@@ -16,7 +16,7 @@ from arkwright.layer.tar_write import write_tar
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.trees import Trees
 from arkwright.snapshot.base import Layer
-from arkwright.solver.result import Key, Result
+from arkwright.solver.result import Details, Key, Result
 
 
 class JoinOperation:
@@ -42,8 +42,14 @@ class JoinOperation:
         # Joining is cheaper than comparing.
         return False
 
+    def content_of(self, number: int, have: Result) -> str | None:
+        return None
+
     def still_valid(self) -> bool:
         return True
+
+    def details(self) -> Details:
+        return {}
 
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
         layered = [_layered(result) for result in inputs]

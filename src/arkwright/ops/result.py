@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from arkwright.diagnostics.wire import ready
 from arkwright.sources.base import HostTree
 
 
@@ -14,6 +15,9 @@ class LayeredResult(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
+
+
+ready(LayeredResult)
 
 
 class HostResult(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from arkwright.cache.keys import KeyBuilder
 from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.ops.trees import ImageLayers
 from arkwright.snapshot.base import Snapshotter
-from arkwright.solver.result import Key, Result
+from arkwright.solver.result import Details, Key, Result
 from arkwright.sources.base import FileSource, HostTree, Pinned, PinnedImage
 
 
@@ -33,8 +33,16 @@ class _SourceOperation:
     def same_content(self, number: int, have: Result, other: Result) -> bool:
         return False
 
+    def content_of(self, number: int, have: Result) -> str | None:
+        return None
+
     def still_valid(self) -> bool:
         return True
+
+    def details(self) -> Details:
+        pinned = self._pin()
+        found = lambda: {pinned.uri: pinned.digest}  # noqa: E731
+        return {pinned.key: found, self.definition_key(()).digest: found}
 
 
 class ImageOperation(_SourceOperation):
@@ -78,11 +86,17 @@ class ContextOperation:
     def same_content(self, number: int, have: Result, other: Result) -> bool:
         return False
 
+    def content_of(self, number: int, have: Result) -> str | None:
+        return None
+
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
         return self.immediate()
 
     def still_valid(self) -> bool:
         return True
+
+    def details(self) -> Details:
+        return {}
 
 
 class FileSourceOperation(_SourceOperation):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from arkwright.cache.imports import IMPORT_GROUP, Imports
+from arkwright.cache.keys import KeyBuilder
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Declared, Failed, Finished, Progress, Started
@@ -19,9 +20,10 @@ from arkwright.layer.tar_write import write_tar
 from arkwright.oci.descriptor import Descriptor, layer_codec
 from arkwright.oci.digest import sha256
 from arkwright.ops.contexts import selected, selection_digest
-from arkwright.ops.result import LayeredResult
+from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.snapshot.base import Layer, Snapshotter
 from arkwright.snapshot.layers import LayerRecords, chain_id
+from arkwright.solver.result import Result
 from arkwright.sources.base import ImageSource, PinnedImage
 from arkwright.store.content import ContentStore
 
@@ -160,6 +162,27 @@ class Trees:
             write_tar(self.snapshotter.diff(layer), hasher.update)
             layer = self.records.update(layer_id, diff_id="sha256:" + hasher.hexdigest())
         return layer.diff_id
+
+    def same(self, have: Result, other: Result, seen: Sequence[CopyAction] | None) -> bool:
+        """Whether two inputs are equal in what is seen of them: what copies take, or None for all."""
+        if isinstance(have, HostResult) or isinstance(other, HostResult):
+            return have == other
+        assert isinstance(have, LayeredResult)
+        assert isinstance(other, LayeredResult)
+        if seen is None:
+            return self.same_tree(have, other)
+        return all(self.selection(have, action) == self.selection(other, action) for action in seen)
+
+    def content(self, have: Result, seen: Sequence[CopyAction] | None) -> str:
+        """A digest of what is seen of an input, by content alone; equal digests mean `same`."""
+        builder = KeyBuilder("input content")
+        # What is read of a context is part of the op's own key.
+        if isinstance(have, LayeredResult):
+            if seen is None:
+                builder.field("layers", *map(self.diff_id, have.layers))
+            else:
+                builder.field("selections", *(self.selection(have, action) for action in seen))
+        return builder.digest()
 
     def same_tree(self, first: LayeredResult, second: LayeredResult) -> bool:
         """Whether two trees are made of equal layers."""

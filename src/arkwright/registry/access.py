@@ -15,6 +15,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import RemoteError
 from arkwright.net.credentials import Credential, Credentials
+from arkwright.net.failures import remote_error
 from arkwright.net.response import Response
 from arkwright.net.retry import Clock, RetryPolicy, SystemClock, retrying
 from arkwright.net.transport import Transport, parse_url
@@ -167,14 +168,23 @@ class Server:
                 response.read(_PROBE_BODY)
         raise from_response(response, what, self._access.policy, self._access.clock)
 
-    def url(self, location: str) -> str:
-        """An absolute URL; one that leads back here in plain http stays on https.
+    def url(self, location: str, at: str = "") -> str:
+        """An absolute URL; one that leads back here in plain http stays on https. What is relative
+        begins at the URL `at` (RFC 9110, section 10.2.2), else at the registry's base.
 
         Registries behind a proxy that ends TLS often send such locations.
+        Raises `RemoteError` `registry-error` for what is no URL.
         """
         base = self.base()
-        url = urljoin(base, location)
-        found, here = urlsplit(url), urlsplit(base)
+        try:
+            url = urljoin(at or base, location)
+            found, here = urlsplit(url), urlsplit(base)
+        except ValueError as error:
+            raise remote_error(
+                "registry-error",
+                f"the registry {self._endpoint.host} sent a location that is no URL",
+                method="", url=base, retryable=False,
+            ) from error  # fmt: skip
         if found.scheme == "http" and here.scheme == "https" and found.hostname == here.hostname:
             return urlunsplit((here.scheme, here.netloc, found.path, found.query, ""))
         return url

@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from arkwright.diagnostics.errors import RemoteError
+from arkwright.diagnostics.wire import ready
 from arkwright.net.credentials import Credential
 from arkwright.net.failures import remote_error
 from arkwright.net.response import Response
@@ -51,6 +52,9 @@ class _Answer(msgspec.Struct):
     token: str | None = None
     access_token: str | None = None
     expires_in: float | None = None
+
+
+ready(_Answer)
 
 
 def parse_challenges(values: Sequence[str]) -> tuple[Challenge, ...]:
@@ -185,7 +189,7 @@ class Authorizer:
 
     def _fetch(self, challenge: Challenge, scopes: Scopes) -> Token:
         realm = challenge.params.get("realm", "")
-        if urlsplit(realm).scheme not in (("https",) if self._secure else ("https", "http")):
+        if _scheme(realm) not in (("https",) if self._secure else ("https", "http")):
             raise remote_error(
                 "registry-denied",
                 "the registry names a token server that is not https",
@@ -233,7 +237,7 @@ class Authorizer:
             data = response.read(_ANSWER_LIMIT)
         try:
             answer = msgspec.json.decode(data, type=_Answer)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             answer = _Answer()
         value = answer.token or answer.access_token or ""
         if not value or not value.isascii() or not value.isprintable():
@@ -241,6 +245,13 @@ class Authorizer:
             raise _unusable(response)
         life_s = answer.expires_in if answer.expires_in and answer.expires_in > 0 else _LIFETIME_S
         return Token(value, started_s + life_s * (1 - _MARGIN))
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""
 
 
 def _repository(scopes: Scopes) -> str:

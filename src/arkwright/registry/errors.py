@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from arkwright.diagnostics.errors import Diagnostic, RemoteError
+from arkwright.diagnostics.wire import ready
 from arkwright.net.failures import remote_error
 from arkwright.net.response import Response
 from arkwright.net.retry import Clock, RetryPolicy, retry_after_s
@@ -35,6 +36,9 @@ class _Item(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     errors: tuple[_Item, ...] = ()
+
+
+ready(_Body)
 
 
 def translate(error: RemoteError) -> RemoteError:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, Denied, UserError
+from arkwright.diagnostics.wire import ready
 from arkwright.net.proxy import is_loopback
 from arkwright.oci.reference import DEFAULT_DOMAIN, Reference, is_short, parse_reference
 
@@ -64,6 +65,9 @@ class _File(msgspec.Struct, rename="kebab"):
     short_name_mode: str = ""
     registry: tuple[Registry, ...] = ()
     aliases: dict[str, str] = {}
+
+
+ready(_File)
 
 
 class RegistriesConfig:

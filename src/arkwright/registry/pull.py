@@ -76,7 +76,7 @@ def pull_image(
     with nullcontext(access) if access else Access(tls_verify=tls_verify) as shared:
         registries = open_registries(shared, reference)
         root, data = fetch_manifest(registries, _ref(reference), content)
-        document, read = parse(data, root.media_type), _Reader(registries, content)
+        document, read = parse(data, root.media_type), DocumentReader(registries, content)
         if platform is None:
             chosen = root
             images = [one for _, one in descendants(root, document, read) if isinstance(one, Manifest)]
@@ -93,7 +93,7 @@ def resolve_image(
     """Fetch the manifest and the config for one platform, and no layer. Raises as `pull_image`."""
     registries = open_registries(access, reference)
     root, data = fetch_manifest(registries, _ref(reference), content)
-    read = _Reader(registries, content)
+    read = DocumentReader(registries, content)
     chosen, document = select(root, parse(data, root.media_type), platform, read, str(reference))
     _check_config(registries[-1], document.config)
     fetch_blob(registries, document.config, content)
@@ -252,7 +252,7 @@ class _Fetch:
         # A body without announced length that breaks off looks like one that ends.
         return remote_error(
             "network-interrupted" if response.length < 0 else "corrupt-blob",
-            f"blob {digest} from {registry.name} ended after {offset} of {size} bytes",
+            f"blob {digest} from {registry.name} ended after {offset} of {size} bytes{_page(response)}",
             method="GET",
             url=response.url,
             retryable=response.length < 0,
@@ -274,7 +274,7 @@ class _Fetch:
         )
 
 
-class _Reader:
+class DocumentReader:
     """Reads documents through the store: what is missing is fetched."""
 
     def __init__(self, registries: Sequence[Registry], content: ContentStore) -> None:
@@ -333,6 +333,12 @@ def _wrong_size(registry: Registry, expected: Descriptor, found: int) -> RemoteE
         hint="the index was made by a broken tool, or damaged",
         expected=expected.digest,
     )
+
+
+def _page(response: Response) -> str:
+    """What explains a blob that is none: the page of a proxy or of a log-in."""
+    stated = response.header("Content-Type").partition(";")[0].strip().lower()
+    return f" (what came says that it is {stated})" if stated in ("text/html", "text/plain") else ""
 
 
 def _media_type(data: bytes) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import msgspec
@@ -63,12 +63,7 @@ def push_image(
     Raises `UserError` `push-digest-mismatch`, `missing-blob`, `corrupt-blob`, `invalid-manifest`;
     `Denied` `registry-blocked`; `Cancelled`; `RemoteError` (see `registry.errors`).
     """
-    if reference.digest and reference.digest != descriptor.digest:
-        raise UserError.of(
-            "push-digest-mismatch",
-            f"the image has the digest {descriptor.digest}, and cannot be pushed as {reference}",
-            hint="leave the digest out of the name",
-        )
+    check_digest(descriptor, reference)
     documents, blobs = _contents(descriptor, content)
     with nullcontext(access) if access else Access(tls_verify=tls_verify) as shared:
         registry = open_registries(shared, reference, push=True)[0]
@@ -78,10 +73,7 @@ def push_image(
         outcomes = run_all(
             [upload.task(blob) for blob in blobs], jobs=jobs, abort=shared.abort
         )  # fmt: skip
-        for child in documents[:-1]:
-            registry.put_manifest(child.digest, child.media_type, _document(child, content))
-        ref = reference.tag or descriptor.digest
-        registry.put_manifest(ref, documents[-1].media_type, _document(descriptor, content))
+        put_documents(registry, documents, reference, content)
     counts = Counter(outcomes)
     sent = [blob.size for blob, outcome in zip(blobs, outcomes, strict=True) if outcome == "uploaded"]
     return PushReport(
@@ -92,6 +84,29 @@ def push_image(
         bytes_uploaded=sum(sent),
         manifests=len(documents),
     )
+
+
+def check_digest(descriptor: Descriptor, reference: Reference) -> None:
+    """Raise `UserError` `push-digest-mismatch` when `reference` has the digest of something else."""
+    if reference.digest and reference.digest != descriptor.digest:
+        raise UserError.of(
+            "push-digest-mismatch",
+            f"the image has the digest {descriptor.digest}, and cannot be pushed as {reference}",
+            hint="leave the digest out of the name",
+        )
+
+
+def put_documents(
+    registry: Registry, documents: Sequence[Descriptor], reference: Reference, content: ContentStore
+) -> None:
+    """Manifests and indexes, each after what it names; the last gets the tag of `reference`, if any.
+
+    Raises `UserError` `missing-blob`, `corrupt-blob`, `RemoteError`.
+    """
+    *children, root = documents
+    for child in children:
+        registry.put_manifest(child.digest, child.media_type, _document(child, content))
+    registry.put_manifest(reference.tag or root.digest, root.media_type, _document(root, content))
 
 
 def _contents(root: Descriptor, content: ContentStore) -> tuple[list[Descriptor], list[Descriptor]]:
@@ -185,7 +200,7 @@ class _Upload:
             self._registry,
             blob.digest,
             blob.size,
-            lambda: _Counted(self._content.path(blob.digest), report),
+            lambda: Counted(self._content.path(blob.digest), report),
             mount_from="" if origin == self._registry.repository else origin,
             chunk_size=self._chunk_size,
         )
@@ -193,7 +208,7 @@ class _Upload:
         return outcome
 
 
-class _Counted(io.BufferedReader):
+class Counted(io.BufferedReader):
     """A blob that reports how far it was read; the report may raise to end the transfer."""
 
     def __init__(self, path: str, report: Callable[[int], None]) -> None:

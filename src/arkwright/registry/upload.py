@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+from contextlib import suppress
 from typing import BinaryIO, Literal
 from urllib.parse import urlencode
 
@@ -63,6 +65,24 @@ def push_blob(
         raise translate(error) from error
 
 
+def mount_blob(registry: Registry, digest: str, mount_from: str) -> bool:
+    """Make a blob present by mounting it from another repository at the same registry; false when
+    the registry does not, after which nothing of the try is left there that matters.
+
+    A registry that does not mount answers with a new upload, which is cancelled.
+    """
+    upload = _Upload(registry, digest, 0, _nothing, 0)
+    upload.mount_from = mount_from
+    try:
+        return retrying(registry.access.policy, registry.access.clock, upload.mount)
+    except RemoteError as error:
+        raise translate(error) from error
+
+
+def _nothing() -> BinaryIO:
+    return io.BytesIO()
+
+
 class _Upload:
     def __init__(self, registry: Registry, digest: str, size: int, opener: Opener, chunk_size: int) -> None:
         self.mount_from = ""
@@ -73,6 +93,14 @@ class _Upload:
         self._chunk_size = chunk_size
         self._state = _State()
         self._what = f"upload of blob {digest} to {registry.name}"
+
+    def mount(self) -> bool:
+        """Whether the registry mounted the blob."""
+        self._begin()
+        if not self._state.mounted:
+            with suppress(RemoteError):
+                self._ask("DELETE", self._state.location, ok=(200, 202, 204))
+        return self._state.mounted
 
     def attempt(self) -> Outcome:
         """One try; a later one goes on with the same upload if the registry still knows it."""
@@ -200,7 +228,7 @@ class _Upload:
     def _follow(self, response: Response) -> None:
         location = response.header("Location")
         if location:
-            self._state.location = self._registry.server.url(location)
+            self._state.location = self._registry.server.url(location, response.url)
         elif not self._state.location:
             raise self._unexpected(response, "it names no location for the upload")
 

@@ -21,13 +21,18 @@ from typing import Any
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, HostUnsupported
+from arkwright.diagnostics.wire import ready
 from arkwright.layer.rooted import Root
 from arkwright.linux.jail import Jail
 from arkwright.linux.worker import Child, Worker
+from arkwright.sandbox.aftermath import made_removable
 from arkwright.sandbox.bundle import BundleMount
+from arkwright.sandbox.connected import Networks
 from arkwright.sandbox.jailed import JailedStep, confined, environment_map, run_jailed
 from arkwright.sandbox.limited import limited
-from arkwright.sandbox.spec import Output, StepSpec, StepStatus
+from arkwright.sandbox.network import Network
+from arkwright.sandbox.runtime import KEEPS_HOSTNAME
+from arkwright.sandbox.spec import DEFAULT_HOSTNAME, Output, StepSpec, StepStatus
 from arkwright.sandbox.status import status_of
 from arkwright.sandbox.step import confinement, planned
 from arkwright.sandbox.users import resolve_user
@@ -45,6 +50,9 @@ class _Info(msgspec.Struct):
     """What bwrap writes to its --info-fd."""
 
     child_pid: int = msgspec.field(name="child-pid")
+
+
+ready(_Info)
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -85,9 +93,11 @@ class BubblewrapSandbox:
         self._worker = worker
         self._notice = notice
         self._noticed: set[str] = set()
+        self._networks = Networks(worker, self._notify)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._works = False
+        self._hostname = ""  # what steps have instead of theirs
 
     @property
     def tier(self) -> str:
@@ -106,8 +116,19 @@ class BubblewrapSandbox:
         return NAME + ("+userns" if self._worker.rootless else "")
 
     def _try(self) -> None:
+        try:
+            self._try_with(("--hostname", DEFAULT_HOSTNAME))
+        except HostUnsupported as error:
+            if "hostname" not in str(error):
+                raise
+            self._hostname = os.uname().nodename
+            self._try_with(())
+            self._noticed.add(KEEPS_HOSTNAME)
+            self._notice(KEEPS_HOSTNAME)
+
+    def _try_with(self, more: Sequence[str]) -> None:
         # The tree of the host serves as a root; nothing is written to it.
-        with self._namespaces([_program(), "--ro-bind", "/", "/", *_NAMESPACES]) as made:
+        with self._namespaces([_program(), "--ro-bind", "/", "/", *_NAMESPACES, *more]) as made:
             jail = Jail(join_pid=made.pid, join_root=_identity("/"))
             step = JailedStep(argv=["true"], env={"PATH": _SEARCH_PATH}, jail=jail)
             made.run(self._worker, step, lambda _, data: None, self._worker.cancelled.is_set, None)
@@ -123,19 +144,25 @@ class BubblewrapSandbox:
     ) -> StepStatus:
         """See `Sandbox.run`. Raises `HostUnsupported` (`no-runtime`, `runtime-failed`,
         `unmapped-id`), what `step.planned` raises, and `Cancelled`."""
-        tier = self.tier
         if spec.network == "default":
-            self._notify("steps use the host's network: a network of their own is not available here")
+            self._networks.prepare()
+        tier = self.tier
+        spec = msgspec.structs.replace(spec, hostname=self._hostname or spec.hostname)
 
         def stopped() -> bool:
             return self._worker.cancelled.is_set() or (cancelled is not None and cancelled.is_set())
 
-        with self._directory("step") as step_path, limited(spec, self._worker, self._notify) as within:
+        with (
+            made_removable(spec, root, self._worker),
+            self._directory("step") as step_path,
+            limited(spec, self._worker, self._notify) as within,
+            self._networks.network(spec) as net,
+        ):
             spec = within.spec
-            with planned(spec, root, self._worker, step_path) as document:
+            with planned(spec, root, self._worker, step_path, net) as document:
                 argv = [_program(), *arguments(document)]
-                with self._namespaces(argv) as made:
-                    step = self._step(spec, root, document, made.pid)
+                with self._namespaces(argv, net.path) as made:
+                    step = self._step(spec, root, document, made.pid, net)
                     step = msgspec.structs.replace(step, jail=within.jail(step.jail), fds=within.fds)
                     code = made.run(self._worker, step, output, stopped, stdio)
             oom = within.oom()
@@ -148,10 +175,12 @@ class BubblewrapSandbox:
             self._noticed.add(text)
         self._notice(text)
 
-    def _step(self, spec: StepSpec, root_path: str, document: dict[str, Any], pid: int) -> JailedStep:
+    def _step(
+        self, spec: StepSpec, root_path: str, document: dict[str, Any], pid: int, net: Network
+    ) -> JailedStep:
         from arkwright.linux.seccomp import compiled
 
-        limits = confinement(spec)
+        limits = confinement(spec, net)
         with Root(root_path) as root:
             user = resolve_user(root, spec.user)
         program = b"" if limits.seccomp is None else compiled(limits.seccomp)
@@ -170,8 +199,9 @@ class BubblewrapSandbox:
         )
 
     @contextlib.contextmanager
-    def _namespaces(self, argv: list[str]) -> Iterator[_Made]:
-        """Run bwrap for as long as the body."""
+    def _namespaces(self, argv: list[str], network_path: str = "") -> Iterator[_Made]:
+        """Run bwrap for as long as the body, in the network namespace of `network_path` if there is one."""
+        jail = Jail(keeper=False, network_path=network_path) if network_path else None
         info_reader, info_writer = os.pipe2(os.O_CLOEXEC)
         block_reader, block_writer = os.pipe2(os.O_CLOEXEC)
         said_reader, said_writer = os.pipe2(os.O_CLOEXEC)
@@ -183,6 +213,7 @@ class BubblewrapSandbox:
                     [*argv, "--info-fd", str(_INFO_FD), "--block-fd", str(_BLOCK_FD), "--", "true"],
                     env={"PATH": _SEARCH_PATH},
                     fds={1: said_writer, 2: said_writer, _INFO_FD: info_writer, _BLOCK_FD: block_reader},
+                    jail=jail,
                 )
             finally:
                 os.close(info_writer)
@@ -212,8 +243,10 @@ def arguments(document: dict[str, Any]) -> list[str]:
     """The arguments of bwrap(1) for a bundle's `config.json`."""
     root, linux = document["root"], document["linux"]
     argv = ["--ro-bind" if root["readonly"] else "--bind", root["path"], "/", *_NAMESPACES]
-    argv += ["--hostname", document["hostname"]]
-    if any(item["type"] == "network" for item in linux["namespaces"]):
+    if "hostname" in document:
+        argv += ["--hostname", document["hostname"]]
+    # One that has a path is joined before.
+    if {"type": "network"} in linux["namespaces"]:
         argv.append("--unshare-net")
     places = {}
     for mount in document["mounts"]:

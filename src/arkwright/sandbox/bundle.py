@@ -6,11 +6,13 @@ devices and mount options are those that container engines set.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from arkwright.sandbox.network import Network
 from arkwright.sandbox.users import User
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -51,7 +53,7 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: Mapping[str, Any] | None
     masked: bool
     rlimits: list[dict[str, Any]]
-    network: Literal["none", "host"]
+    network: Network
 
 
 def environment(env: tuple[str, ...], secret_env: tuple[tuple[str, str], ...], user: User) -> list[str]:
@@ -105,11 +107,14 @@ def config(
     confinement: Confinement,
 ) -> dict[str, Any]:
     """The whole document."""
-    namespaces = ["pid", "ipc", "uts", "mount", "cgroup"]
-    if confinement.network == "none":
-        namespaces.append("network")
+    namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
+    match confinement.network.kind:
+        case "none":
+            namespaces.append({"type": "network"})
+        case "own":
+            namespaces.append({"type": "network", "path": confinement.network.path})
     linux: dict[str, Any] = {
-        "namespaces": [{"type": kind} for kind in namespaces],
+        "namespaces": namespaces,
         "rootfsPropagation": "rprivate",
     }
     if confinement.masked:
@@ -118,9 +123,11 @@ def config(
         linux |= {"maskedPaths": masked, "readonlyPaths": _READONLY_PATHS}
     if confinement.seccomp is not None:
         linux["seccomp"] = confinement.seccomp
+    # A new namespace has the builder's name already.
+    named = {"hostname": hostname} if hostname != os.uname().nodename else {}
     return {
         "ociVersion": "1.0.2",
-        "hostname": hostname,
+        **named,
         "root": {"path": root_path, "readonly": readonly_root},
         "mounts": mounts,
         "linux": linux,

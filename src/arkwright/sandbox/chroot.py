@@ -1,8 +1,8 @@
 """Steps by chroot(2): for a container that may change roots and owners, and make no namespace.
 
-What this tier gives up is told in docs/explanation/isolation.md: a step sees the processes and the
-network of the builder's container, has no /proc and no /sys, and is root of that container as far
-as the builder is. Mounts are stood in for (see `sandbox.standins`).
+What this tier gives up is told in docs/explanation/isolation.md: a step sees the processes and, without
+namespaces, the network of the builder's container, has no /proc and no /sys, and is root of that container
+as far as the builder is. For mounts see `sandbox.chroot_mounts`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,13 +21,16 @@ from arkwright.layer.rooted import Root
 from arkwright.linux import namespaces
 from arkwright.linux.worker import Worker
 from arkwright.sandbox import bundle, network
-from arkwright.sandbox.agent import AgentForward
+from arkwright.sandbox.aftermath import made_removable
 from arkwright.sandbox.bundle import Confinement
+from arkwright.sandbox.chroot_mounts import ChrootMounts, require_mountable
+from arkwright.sandbox.connected import Networks
 from arkwright.sandbox.jailed import JailedStep, confined, environment_map, run_jailed
 from arkwright.sandbox.limited import limited
-from arkwright.sandbox.mountpoints import MountPoints, Target, in_mounting_order
-from arkwright.sandbox.spec import Bind, Output, Secret, SshSocket, StepMount, StepSpec, StepStatus, Tmpfs
-from arkwright.sandbox.standins import StandIns, copy_of, devices, empty_directory, text_file
+from arkwright.sandbox.mountpoints import MountPoints
+from arkwright.sandbox.network import Network
+from arkwright.sandbox.spec import Output, StepSpec, StepStatus
+from arkwright.sandbox.standins import StandIns, devices, text_file
 from arkwright.sandbox.status import status_of
 from arkwright.sandbox.step import confinement, require_mapped
 from arkwright.sandbox.users import resolve_user
@@ -36,9 +40,7 @@ _PLAIN = (
     "steps are isolated by chroot only: they share the processes and the network of the builder, and have "
     "no /proc and no /sys"
 )
-_NAMESPACED = (
-    "steps are isolated by chroot in a user namespace: they share the builder's network and its view of /proc"
-)
+_NAMESPACED = "steps are isolated by chroot in a user namespace: they have the builder's view of /proc"
 
 
 class ChrootSandbox:
@@ -48,6 +50,7 @@ class ChrootSandbox:
         self._worker = worker
         self._notice = notice
         self._noticed = False
+        self._networks = Networks(worker, notice)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
@@ -77,7 +80,8 @@ class ChrootSandbox:
         """See `Sandbox.run`. Raises `HostUnsupported` (`no-runtime`, `isolation-too-weak`,
         `unmapped-id`, `runtime-failed`), `UserError` as `step.planned`, and `Cancelled`."""
         tier = self.tier
-        _require_possible(spec)
+        _require_possible(spec, self._worker)
+        require_mountable(spec.mounts, self._worker, root)
         with self._lock:
             first, self._noticed = not self._noticed, True
         if first:
@@ -87,7 +91,8 @@ class ChrootSandbox:
         try:
             with (
                 limited(spec, self._worker, self._notice) as within,
-                self._prepared(within.spec, root, step_path) as step,
+                self._networks.joinable(spec) as net,
+                self._prepared(within.spec, root, step_path, net) as step,
             ):
                 code = run_jailed(
                     self._worker,
@@ -98,12 +103,11 @@ class ChrootSandbox:
                 )
                 oom = within.oom()
         finally:
-            with contextlib.suppress(OSError):
-                os.rmdir(step_path)
+            shutil.rmtree(step_path, ignore_errors=True)
         return status_of(code, tier, oom=oom)
 
     @contextlib.contextmanager
-    def _prepared(self, spec: StepSpec, root_path: str, step_path: str) -> Iterator[JailedStep]:
+    def _prepared(self, spec: StepSpec, root_path: str, step_path: str, net: Network) -> Iterator[JailedStep]:
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(Root(root_path))
             user = resolve_user(root, spec.user)
@@ -111,12 +115,11 @@ class ChrootSandbox:
             points = stack.enter_context(MountPoints(root))
             aside_path = f"{os.path.realpath(root_path)}.aside-{os.urandom(6).hex()}"
             stands = stack.enter_context(StandIns(root, points, aside_path))
-            self._system(spec, stands, points)
-            by_target = {_target(mount): mount for mount in spec.mounts}
-            for target in in_mounting_order(by_target):
-                self._stand_in(by_target[target], stands, stack)
+            self._system(spec, stands, points, net)
+            stack.enter_context(ChrootMounts(self._worker, stands, step_path, spec.mounts))
+            stack.enter_context(made_removable(spec, root_path, self._worker))
             _require_directory(root, spec.cwd)
-            limits = confinement(spec)
+            limits = confinement(spec, net)
             jail = confined(
                 limits, user, seccomp=_filter(limits, self._worker), single_id=self._worker.single_id,
                 chroot_allowed=spec.security == "insecure",
@@ -124,15 +127,18 @@ class ChrootSandbox:
             yield JailedStep(
                 argv=list(spec.args),
                 env=environment_map(bundle.environment(spec.env, spec.secret_env, user)),
-                jail=msgspec.structs.replace(jail, root_path=os.path.realpath(root_path), cwd=spec.cwd),
+                jail=msgspec.structs.replace(
+                    jail, root_path=os.path.realpath(root_path), cwd=spec.cwd, network_path=net.path
+                ),
                 terminal=spec.terminal,
             )
 
-    def _system(self, spec: StepSpec, stands: StandIns, points: MountPoints) -> None:
+    def _system(self, spec: StepSpec, stands: StandIns, points: MountPoints, net: Network) -> None:
         """/dev, the files of the resolver, and the builder's /proc and /sys where mounts are allowed;
         elsewhere empty directories."""
         may_mount = self._worker.namespaced
-        stands.reserve(("/proc/.", "/sys/.", "/dev", "/etc/hosts", *(mount.dest for mount in spec.mounts)))
+        system = ("/proc/.", "/sys/.", "/dev", "/etc/hosts", "/etc/resolv.conf")
+        stands.reserve((*system, *(mount.dest for mount in spec.mounts)))
         for path in ("/proc", "/sys"):
             points.make_directory(path)
             if may_mount:
@@ -149,26 +155,7 @@ class ChrootSandbox:
             ) from error
         hosts = network.hosts_file(spec.hostname, spec.extra_hosts)
         stands.place("/etc/hosts", text_file(hosts), is_dir=False)
-        stands.place("/etc/resolv.conf", text_file(network.resolv_conf(own_network=False)), is_dir=False)
-
-    def _stand_in(self, mount: StepMount, stands: StandIns, stack: contextlib.ExitStack) -> None:
-        match mount:
-            case Tmpfs():
-                stands.place(mount.dest, empty_directory(mount.mode), is_dir=True)
-            case Bind():
-                source = os.path.realpath(mount.source)
-                stands.place(
-                    mount.dest, copy_of(source), is_dir=os.path.isdir(source),
-                    writeback_path="" if mount.readonly else source,
-                )  # fmt: skip
-            case SshSocket():
-                agent = mount
-
-                def listen(path: str) -> None:
-                    forward = AgentForward(agent.source, path, mode=agent.mode, uid=agent.uid, gid=agent.gid)
-                    stack.callback(forward.close)
-
-                stands.place(mount.dest, listen, is_dir=False)
+        stands.place("/etc/resolv.conf", text_file(network.resolv_conf(net)), is_dir=False)
 
 
 def _filter(limits: Confinement, worker: Worker) -> bytes:
@@ -180,11 +167,11 @@ def _filter(limits: Confinement, worker: Worker) -> bytes:
     return compiled(limits.seccomp) or b""
 
 
-def _require_possible(spec: StepSpec) -> None:
+def _require_possible(spec: StepSpec, worker: Worker) -> None:
     """Raise `HostUnsupported` (`isolation-too-weak`) for what needs a mount or a namespace."""
-    wanted = "--network=none" if spec.network == "none" else "a read-only root" if spec.readonly_root else ""
-    if any(isinstance(mount, Secret) for mount in spec.mounts):
-        wanted = "a secret as a file, which must never touch a disk (env=NAME works)"
+    wanted = "a read-only root" if spec.readonly_root else ""
+    if spec.network == "none" and not worker.namespaced:
+        wanted = "--network=none"
     if wanted:
         raise HostUnsupported.of(
             "isolation-too-weak",
@@ -192,14 +179,6 @@ def _require_possible(spec: StepSpec) -> None:
             hint=_FIX,
             details={"probe": {"isolation": "chroot", "wanted": wanted}, "fix": _FIX},
         )
-    for mount in spec.mounts:
-        if isinstance(mount, Bind) and not os.path.exists(mount.source):
-            raise UserError.of("bad-mount-source", f"nothing can be mounted from {mount.source}")
-
-
-def _target(mount: StepMount) -> Target:
-    is_dir = isinstance(mount, Tmpfs) or (isinstance(mount, Bind) and os.path.isdir(mount.source))
-    return Target(mount.dest, is_dir)
 
 
 def _require_directory(root: Root, path: str) -> None:

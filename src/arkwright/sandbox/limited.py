@@ -39,12 +39,14 @@ class Limited(msgspec.Struct, frozen=True):
 def limited(spec: StepSpec, worker: Worker, notify: Callable[[str], None]) -> Iterator[Limited]:
     """Groups for the time of the step; `notify` gets a note on what cannot be limited here."""
     values = group_files(spec.limits)
-    if not any(values.values()):
+    whole = group_files(spec.limits.whole or StepLimits())
+    if not any((*values.values(), *whole.values())):
         yield Limited(spec, {}, spec.limits.cpus, lambda: False)
         return
     with ExitStack() as stack:
         try:
-            groups = stack.enter_context(StepGroups(worker.group_root_fd, values))
+            within = worker.build_groups.around(whole) if any(whole.values()) else None
+            groups = stack.enter_context(StepGroups(worker.build_groups.root_fd, values, within))
         except OSError as error:
             rlimits, effect = _instead(spec)
             notify(f"no control group can be made for steps ({error.strerror or error}): {effect}")
@@ -76,6 +78,8 @@ def _instead(spec: StepSpec) -> tuple[list[Rlimit], str]:
     """What rlimits can do, and a sentence on it."""
     limits = spec.limits
     parts, rlimits = [], []
+    if limits.whole is not None:
+        parts.append("the limits of the whole build have no effect")
     if limits.memory:
         rlimits.append(Rlimit("data", limits.memory, limits.memory))
         parts.append("memory is limited for each process alone")

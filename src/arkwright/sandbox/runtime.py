@@ -5,7 +5,7 @@ is kept. Bundles, state and secrets live in the worker's private memory file sys
 are left alone (crun's manager is off; runc finds the tree read-only), so nothing of a step is
 left when its processes die, and those die with the worker.
 
-Steps of the network `default` share the host's network, see `sandbox.network`.
+Steps of the network `default` get one of their own, see `sandbox.connected`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, HostUnsupported
+from arkwright.diagnostics.wire import ready
 from arkwright.linux.init import init_died
 from arkwright.linux.jail import Jail
 from arkwright.linux.worker import Child, Worker
+from arkwright.sandbox.aftermath import made_removable
+from arkwright.sandbox.connected import Networks
 from arkwright.sandbox.limited import Limited, limited
 from arkwright.sandbox.pump import OutputPipes
 from arkwright.sandbox.spec import Bind, Output, StepSpec, StepStatus
@@ -31,6 +34,7 @@ from arkwright.sandbox.status import status_of
 from arkwright.sandbox.step import prepared
 
 RUNTIMES = ("crun", "runc")
+KEEPS_HOSTNAME = "this host refuses to set host names: steps have the builder's"
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GLOBAL_FLAGS = {"crun": ("--cgroup-manager=disabled",), "runc": ("--rootless=true",)}
@@ -45,6 +49,9 @@ _NOT_FOUND = re.compile(r"not found|no such file", re.IGNORECASE)
 class _LogLine(msgspec.Struct):
     level: str = ""
     msg: str = ""
+
+
+ready(_LogLine)
 
 
 class _Runtime(msgspec.Struct, frozen=True):
@@ -67,10 +74,12 @@ class RuntimeSandbox:
         self._candidates = tuple(runtimes)
         self._notice = notice
         self._noticed: set[str] = set()
+        self._networks = Networks(worker, self._notify)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._chosen: _Runtime | None = None
         self._version = ""
+        self._hostname = ""  # what steps have instead of theirs
 
     @property
     def tier(self) -> str:
@@ -109,9 +118,9 @@ class RuntimeSandbox:
     ) -> StepStatus:
         """See `Sandbox.run`. Raises `HostUnsupported` (`no-runtime`, `runtime-failed`,
         `unmapped-id`), what `step.prepared` raises, and `Cancelled`."""
-        runtime = self._ready()
         if spec.network == "default":
-            self._notify("steps use the host's network: a network of their own is not available here")
+            self._networks.prepare()
+        runtime = self._ready()
         return self._run(runtime, spec, root, output, cancelled, stdio)
 
     def _notify(self, text: str) -> None:
@@ -139,7 +148,7 @@ class RuntimeSandbox:
                 continue
             runtime = _Runtime(name, path)
             try:
-                self._try(runtime)
+                self._try_out(runtime)
             except (ArkwrightError, OSError) as error:
                 if isinstance(error, Cancelled) or not self._worker.alive:
                     raise
@@ -157,6 +166,18 @@ class RuntimeSandbox:
             hint=_FIX,
             details={"probe": {"runtimes": refusals}, "fix": _FIX},
         )
+
+    def _try_out(self, runtime: _Runtime) -> None:
+        """Filters of containers may refuse sethostname(2) even in a namespace of their own."""
+        try:
+            self._try(runtime)
+        except HostUnsupported as error:
+            if "sethostname" not in str(error):
+                raise
+            self._hostname = os.uname().nodename
+            self._try(runtime)
+            self._noticed.add(KEEPS_HOSTNAME)
+            self._notice(KEEPS_HOSTNAME)
 
     def _try(self, runtime: _Runtime) -> None:
         """Run `true` of the host in a root that shows the host's programs."""
@@ -196,8 +217,14 @@ class RuntimeSandbox:
         def stopped() -> bool:
             return self._worker.cancelled.is_set() or (cancelled is not None and cancelled.is_set())
 
-        with self._directory("step") as step_path, limited(spec, self._worker, self._notify) as within:
-            with prepared(within.spec, root, self._worker, step_path) as bundle_path:
+        spec = msgspec.structs.replace(spec, hostname=self._hostname or spec.hostname)
+        with (
+            made_removable(spec, root, self._worker),
+            self._directory("step") as step_path,
+            limited(spec, self._worker, self._notify) as within,
+            self._networks.network(spec) as net,
+        ):
+            with prepared(within.spec, root, self._worker, step_path, net) as bundle_path:
                 name = os.path.basename(step_path)
                 container = _Container(self._worker, runtime, bundle_path, name, within)
                 code = container.run(output, stopped, stdio)

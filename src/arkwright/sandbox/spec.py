@@ -70,7 +70,8 @@ class StepLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory` and `memory_swap` (both together; -1: unlimited) in bytes, `cpu_quota` and `cpu_period`
     in microseconds, `cpu_shares` relative to 1024, `cpus` the CPUs it may run on, `timeout_s` and
-    `max_output` (bytes) what ends it.
+    `max_output` (bytes) what ends it. `whole`: memory, CPU time and processes of all steps of the build
+    together.
     """
 
     memory: int = 0
@@ -82,6 +83,7 @@ class StepLimits(msgspec.Struct, frozen=True, kw_only=True):
     pids: int = 0
     timeout_s: float = 0.0
     max_output: int = 0
+    whole: StepLimits | None = None
 
 
 class StepSpec(msgspec.Struct, frozen=True, kw_only=True):

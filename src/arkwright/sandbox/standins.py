@@ -82,10 +82,15 @@ class StandIns:
         after it would seem to be the step's own change."""
         for dest in dests:
             with contextlib.suppress(OSError):
-                self._points.make_directory(os.path.dirname(dest))
+                self._points.make_directory(os.path.dirname("/" + self._root.resolve(dest)))
 
-    def place(self, dest: str, fill: _Fill, *, is_dir: bool, writeback_path: str = "") -> None:
-        """Put at `dest` what `fill(path)` makes at a path of the builder's view.
+    def mount(self, source: str, dest: str, *, is_dir: bool, readonly: bool) -> None:
+        """Mount a file or directory at `dest`, on a stub. Raises as `place`."""
+        stub = empty_directory(0o755) if is_dir else text_file(b"")
+        self.bind(source, self.place(dest, stub, is_dir=is_dir), readonly=readonly)
+
+    def place(self, dest: str, fill: _Fill, *, is_dir: bool, writeback_path: str = "") -> str:
+        """Put at `dest` what `fill(path)` makes at a path of the builder's view; returns that path.
 
         `writeback_path`: what takes the stand-in's content after the step. Raises `UserError`
         (`bad-mount-target`).
@@ -111,9 +116,11 @@ class StandIns:
             os.rename(name, aside_path, src_dir_fd=parent_fd)
         placed = _Placed(parent_fd, name, 0, aside_path, before, before, writeback_path)
         self._placed.append(placed)
-        fill(f"/proc/self/fd/{parent_fd}/{name}")
+        path = f"/proc/self/fd/{parent_fd}/{name}"
+        fill(path)
         placed.ino = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_ino
         placed.after = _times(parent_fd)
+        return path
 
     def bind(self, source: str, path: str, *, readonly: bool = False) -> None:
         """Mount `source` at a path of the builder's view until the end, where mounts are allowed.

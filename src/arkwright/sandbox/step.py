@@ -23,6 +23,7 @@ from arkwright.sandbox import bundle, network
 from arkwright.sandbox.agent import AgentForward
 from arkwright.sandbox.bundle import BundleMount, Confinement
 from arkwright.sandbox.mountpoints import MountPoints, Target, in_mounting_order
+from arkwright.sandbox.network import Network
 from arkwright.sandbox.spec import Bind, Secret, SshSocket, StepMount, StepSpec, Tmpfs
 from arkwright.sandbox.users import User, resolve_user
 
@@ -30,17 +31,19 @@ _MakeMount = Callable[[str], BundleMount]
 
 
 @contextlib.contextmanager
-def prepared(spec: StepSpec, root_path: str, worker: Worker, step_path: str) -> Iterator[str]:
+def prepared(spec: StepSpec, root_path: str, worker: Worker, step_path: str, net: Network) -> Iterator[str]:
     """Write the step's bundle below `step_path` and yield its directory; undo everything after.
 
     Raises what `planned` raises.
     """
-    with planned(spec, root_path, worker, step_path) as document:
+    with planned(spec, root_path, worker, step_path, net) as document:
         yield _written(step_path, document)
 
 
 @contextlib.contextmanager
-def planned(spec: StepSpec, root_path: str, worker: Worker, step_path: str) -> Iterator[dict[str, Any]]:
+def planned(
+    spec: StepSpec, root_path: str, worker: Worker, step_path: str, net: Network
+) -> Iterator[dict[str, Any]]:
     """The `config.json` of the step, whose files are below `step_path`; undo everything after.
 
     Raises `UserError` (`unknown-user`, `unknown-group`, `no-such-directory`, `bad-mount-target`,
@@ -51,8 +54,8 @@ def planned(spec: StepSpec, root_path: str, worker: Worker, step_path: str) -> I
         user = resolve_user(root, spec.user)
         require_mapped(worker, user)
         points = stack.enter_context(MountPoints(root))
-        mounted = _system_mounts(spec, worker, points)
-        mounted += _name_service_mounts(spec, step_path, points)
+        mounted = _system_mounts(spec, worker, points, net)
+        mounted += _name_service_mounts(spec, step_path, points, net)
         mounted += _step_mounts(spec, worker, step_path, points, stack)
         _require_directory(spec, root, mounted)
         document = bundle.config(
@@ -65,7 +68,7 @@ def planned(spec: StepSpec, root_path: str, worker: Worker, step_path: str) -> I
             readonly_root=spec.readonly_root,
             terminal=spec.terminal,
             mounts=mounted,
-            confinement=confinement(spec),
+            confinement=confinement(spec, net),
         )
         yield document
 
@@ -77,12 +80,7 @@ def _written(step_path: str, document: dict[str, Any]) -> str:
     return bundle_path
 
 
-def own_network(spec: StepSpec) -> bool:
-    """Whether the step gets a network namespace; see `sandbox.network`."""
-    return spec.network == "none"
-
-
-def confinement(spec: StepSpec) -> Confinement:
+def confinement(spec: StepSpec, net: Network) -> Confinement:
     """The limits of a step. Raises `UserError` (`unknown-ulimit`)."""
     insecure = spec.security == "insecure"
     caps = limits.capabilities(every=insecure)
@@ -91,7 +89,7 @@ def confinement(spec: StepSpec) -> Confinement:
         seccomp=None if insecure else limits.seccomp(tuple(caps)),
         masked=not insecure,
         rlimits=limits.rlimits((item.name, item.soft, item.hard) for item in spec.rlimits),
-        network="none" if own_network(spec) else "host",
+        network=net,
     )
 
 
@@ -128,10 +126,10 @@ def _require_in(root: Root, path: str, written: str) -> None:
         ) from error
 
 
-def _system_mounts(spec: StepSpec, worker: Worker, points: MountPoints) -> list[BundleMount]:
+def _system_mounts(spec: StepSpec, worker: Worker, points: MountPoints, net: Network) -> list[BundleMount]:
     system = bundle.system_mounts(
         shm_size=spec.shm_size,
-        bind_sys=worker.rootless and not own_network(spec),
+        bind_sys=worker.rootless and net.kind == "host",
         tty_gid=worker.maps_gid(bundle.TTY_GID),
         writable_sys=spec.security == "insecure",
     )
@@ -143,10 +141,12 @@ def _system_mounts(spec: StepSpec, worker: Worker, points: MountPoints) -> list[
     ]
 
 
-def _name_service_mounts(spec: StepSpec, step_path: str, points: MountPoints) -> list[BundleMount]:
+def _name_service_mounts(
+    spec: StepSpec, step_path: str, points: MountPoints, net: Network
+) -> list[BundleMount]:
     files = {
         "/etc/hosts": network.hosts_file(spec.hostname, spec.extra_hosts),
-        "/etc/resolv.conf": network.resolv_conf(own_network=own_network(spec)),
+        "/etc/resolv.conf": network.resolv_conf(net),
     }
     found = []
     for dest, data in files.items():

@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, Protocol
 
 import msgspec
 
+from arkwright.diagnostics.wire import ready
 from arkwright.layer.entry import Change
 from arkwright.oci.descriptor import Descriptor
 
@@ -39,6 +40,9 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     blobs: dict[str, Descriptor] = {}
     remote: str = ""
     created_at: int = 0
+
+
+ready(Layer)
 
 
 class Active(Protocol):

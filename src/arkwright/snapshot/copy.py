@@ -25,6 +25,7 @@ from arkwright.snapshot.layers import new_id, tree_path
 from arkwright.snapshot.publish import Publisher, discard, make_work_directory
 from arkwright.snapshot.sharing import Key, SharedTrees, Tree
 from arkwright.snapshot.union import unite
+from arkwright.snapshot.untouched import Copied
 from arkwright.snapshot.upper import make_canonical
 from arkwright.store.leases import Claim
 from arkwright.store.space import space_needed
@@ -50,8 +51,9 @@ class CopySnapshotter:
 
     def prepare(self, layers: Sequence[str]) -> CopyActive:
         """A copy of the tree of `layers`."""
-        claim = self._build(tuple(layers), link=False)
-        return CopyActive(self._store, self._publisher, claim, tuple(layers), self.view)
+        copied = Copied()
+        claim = self._build(tuple(layers), link=False, copied=copied)
+        return CopyActive(self._store, self._publisher, claim, tuple(layers), self.view, copied)
 
     def view(self, layers: Sequence[str]) -> AbstractContextManager[str]:
         """A tree of `layers`, to be read only; shared by those who view the same list."""
@@ -80,7 +82,7 @@ class CopySnapshotter:
         claim = self._build(layers, link=True)
         return Tree(claim.path + "/tree", lambda: discard(self._store, claim))
 
-    def _build(self, layers: Key, *, link: bool) -> Claim:
+    def _build(self, layers: Key, *, link: bool, copied: Copied | None = None) -> Claim:
         claim = self._store.claim_work()
         try:
             target_path = claim.path + "/tree"
@@ -90,7 +92,9 @@ class CopySnapshotter:
                 names = dict.fromkeys(reversed(layers))
                 trees = [tree_path(self._store.root_path, name) for name in names]
                 if trees:
-                    unite(trees, target_path, link=link)
+                    unite(trees, target_path, link=link, note=None if copied is None else copied.note)
+                if copied is not None:
+                    copied.complete(claim.path)
         except BaseException:
             discard(self._store, claim)
             raise
@@ -100,7 +104,16 @@ class CopySnapshotter:
 class CopyActive:
     """Implements `snapshot.base.Active`."""
 
-    def __init__(self, store: Store, publisher: Publisher, claim: Claim, parents: Key, view: View) -> None:
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        claim: Claim,
+        parents: Key,
+        view: View,
+        copied: Copied,
+    ) -> None:
+        self._copied = copied
         self._store = store
         self._publisher = publisher
         self._claim = claim
@@ -156,5 +169,5 @@ class CopyActive:
         with self._view(self._parents) as parent_path:
             with Root(parent_path) as parent, Root(self.root) as tree, Root(self._layer_path) as upper:
                 make_canonical(tree, None)
-                extract(parent, tree, upper)
+                extract(parent, tree, upper, self._copied.untouched)
                 return make_canonical(upper, parent, patterns)

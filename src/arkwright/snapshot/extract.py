@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 
-from arkwright.layer.diff import diff
+from arkwright.layer.diff import Untouched, diff
 from arkwright.layer.entry import Change
 from arkwright.layer.rooted import Root
 from arkwright.snapshot.attributes import copy_attributes, make_directory
 from arkwright.snapshot.upper import make_whiteout
 
 
-def extract(parent: Root, tree: Root, upper: Root) -> None:
+def extract(parent: Root, tree: Root, upper: Root, untouched: Untouched | None = None) -> None:
     """Move everything in `tree` that is not as in `parent` to the empty directory `upper`.
 
     Files are renamed, so that links among them stay; `tree` is of no use afterwards.
+    Of files that are `untouched` (see `layer.diff`) the content is not compared.
     """
     # All of it first: moving changes the times of the directories that are still to be compared.
-    changes = list(diff(parent, tree))
+    changes = list(diff(parent, tree, untouched=untouched))
     before = {"": os.fstat(tree.fd)}
     for change in changes:
         if change.entry.type == "dir":

@@ -93,7 +93,7 @@ class OverlaySnapshotter:
         with Root(top_path) as top, Root(path + "/fs") as upper:
             # The root of the tree has the attributes of the upper directory.
             copy_attributes(top.fd, upper.fd, os.fstat(top.fd))
-        lowers = self._lowers(layers)
+        lowers = self.lowers(layers)
         # Volatile: fsync calls of a step, of which package managers make many, do nothing. What
         # counts is the sync at commit.
         mounts.overlay(lowers, path + "/fs", path + "/work", path + "/merged", volatile=True)
@@ -104,7 +104,7 @@ class OverlaySnapshotter:
         make_work_directory(target_path)
         try:
             if layers:
-                lowers = self._lowers(layers)
+                lowers = self.lowers(layers)
                 if len(lowers) == 1 and not self._made_on_nothing(layers[0]):
                     # Overlay hides whiteouts, a bind mount would not, and overlay wants two.
                     empty_path = claim.path + "/empty"
@@ -122,7 +122,7 @@ class OverlaySnapshotter:
 
         return Tree(target_path, dispose)
 
-    def _lowers(self, layers: Key) -> list[str]:
+    def lowers(self, layers: Key) -> list[str]:
         """The lower directories of a list of layers, top first.
 
         Of a layer that stands there twice only the upper one counts: it hides the other wholly, and

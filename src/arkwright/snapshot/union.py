@@ -23,10 +23,14 @@ _NO_LINK = frozenset({errno.EMLINK, errno.EPERM, errno.EXDEV})
 _NO_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
 
 Place = Callable[[int, str, int, os.stat_result], None]
+Note = Callable[[str, os.stat_result], None]
 
 
-def unite(tree_paths: Sequence[str], target_path: str, *, link: bool) -> None:
-    """Build in the empty directory `target_path` the union of layer directories, top first."""
+def unite(tree_paths: Sequence[str], target_path: str, *, link: bool, note: Note | None = None) -> None:
+    """Build in the empty directory `target_path` the union of layer directories, top first.
+
+    `note` is told of each regular file that was made there.
+    """
     place = _link if link else copy_entry
     roots = [Root(path) for path in tree_paths]
     try:
@@ -34,10 +38,20 @@ def unite(tree_paths: Sequence[str], target_path: str, *, link: bool) -> None:
             pending = [("", roots)]
             while pending:
                 path, below = pending.pop()
-                pending += _unite_directory(path, below, target, place)
+                here = place if note is None else _noting(place, f"{path}/" if path else "", note)
+                pending += _unite_directory(path, below, target, here)
     finally:
         for root in roots:
             root.close()
+
+
+def _noting(place: Place, prefix: str, note: Note) -> Place:
+    def placed(source_fd: int, name: str, target_fd: int, info: os.stat_result) -> None:
+        place(source_fd, name, target_fd, info)
+        if stat.S_ISREG(info.st_mode):
+            note(prefix + name, os.stat(name, dir_fd=target_fd, follow_symlinks=False))
+
+    return placed
 
 
 def _unite_directory(

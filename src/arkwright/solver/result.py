@@ -7,12 +7,16 @@ trees or registries stand behind them is the business of `ops`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from arkwright.graph.definition import Vertex, VertexMetadata
+
+# What stands behind digests of a key's fields, so that a later miss can name it: for each digest a
+# function that lists it, path by path.
+Details = Mapping[str, Callable[[], Mapping[str, str]]]
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -54,12 +58,21 @@ class Operation(Protocol):
         """Whether two results are equal as far as this op looks at its input `number`."""
         ...
 
+    def content_of(self, number: int, have: Result) -> str | None:
+        """What this op sees of its input `number`, as a digest that is the same on every machine;
+        None for an op whose inputs are never compared."""
+        ...
+
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
         """Do the work. Raises an `ArkwrightError`; `Cancelled` once `cancelled` is set."""
         ...
 
     def still_valid(self) -> bool:
         """Asked after `run`: whether what the definition key was computed from is unchanged."""
+        ...
+
+    def details(self) -> Details:
+        """Asked when a record is kept of it, or of an operation on it."""
         ...
 
 
@@ -92,11 +105,29 @@ class Found(Protocol):
         ...
 
 
+class Sibling(Protocol):
+    """A record on a remote, of an operation on other inputs."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the operation saw of each (see `Operation.content_of`)."""
+        ...
+
+    @property
+    def record(self) -> str:
+        """The definition key."""
+        ...
+
+
 class Remotes(Protocol):
-    """Caches beside that of the store. `find` may wait for a network."""
+    """Caches beside that of the store. `find` and `siblings` may wait for a network."""
 
     def ask(self, keys: Iterable[str]) -> None:
         """Begin to look for records that may be wanted."""
         ...
 
     def find(self, key: str) -> Found | None: ...
+
+    def siblings(self, operation: str) -> Sequence[Sibling]:
+        """The newest records of an operation, by its key without inputs."""
+        ...

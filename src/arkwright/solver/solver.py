@@ -14,17 +14,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from arkwright.cache.records import Record, Records
-from arkwright.diagnostics.errors import Cancelled
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled
 from arkwright.events.stream import EventStream
 from arkwright.events.types import CacheHit, Declared, Started, Waiting
 from arkwright.graph.definition import Definition, Edge, Vertex, VertexMetadata
 from arkwright.graph.inspect import describe_vertex
 from arkwright.solver.dedupe import Claims, Holder
-from arkwright.solver.result import Remotes, Resolver, Result
+from arkwright.solver.result import Found, Remotes, Resolver, Result
 from arkwright.solver.scheduler import Scheduler
 from arkwright.solver.state import State, key_of, placed
 from arkwright.solver.walk import Walk
@@ -71,7 +72,7 @@ class Solver:
         self.states: dict[str, State] = {}
         # Other caches are asked, and told of what was made, only after the fork.
         self.remotes: Remotes | None = None
-        self.on_record: Callable[[str, Record], None] = lambda vertex, record: None
+        self.on_record: Callable[[State, Record], None] = lambda state, record: None
         self._declared: set[str] = set()
         self.totals = Totals()
         self._counting = threading.Lock()
@@ -190,6 +191,31 @@ class Solver:
             elif self.remotes is not None and not state.asked:
                 self._look_up_remotely(state, self.remotes)
 
+    def contents(self, state: State, record: Record) -> tuple[str, ...]:
+        """What the operation of a record saw of its inputs; empty when they are not to be had, or when
+        its key says as much."""
+        edges = state.vertex.inputs
+        if len(record.inputs) != len(edges) or not self._stands_on_steps(state):
+            return ()
+        given = []
+        for edge, data in zip(edges, record.inputs, strict=True):
+            named = self.states[edge.vertex].operation.immediate()
+            have = named[edge.index] if named is not None else self._resolver.decode(data)
+            if have is None:
+                return ()
+            given.append(have)
+        return self._seen(state, given)
+
+    def _seen(self, state: State, inputs: Sequence[Result]) -> tuple[str, ...]:
+        seen = [state.operation.content_of(number, have) for number, have in enumerate(inputs)]
+        known = tuple(one for one in seen if one is not None)
+        return known if len(known) == len(seen) else ()
+
+    def _stands_on_steps(self, state: State) -> bool:
+        """Whether inputs are made by steps; what only stands on sources is known by their names."""
+        below = (self.states[edge.vertex].operation for edge in state.vertex.inputs)
+        return any(operation.immediate() is None for operation in below)
+
     def _look_up_remotely(self, state: State, remotes: Remotes) -> None:
         """Ask other caches; the first miss begins the search for all keys that may be wanted next."""
         state.asked = True
@@ -202,13 +228,10 @@ class Solver:
                 and self._records.find(key_of(other).digest) is None
             )  # fmt: skip
             return
-        key = key_of(state)
-        record = Record(
-            key=key.digest, operation=state.operation.operation_key(), vertex=state.digest,
-            results=found.results, created_at=found.created_at, fields=key.fields,
-        )  # fmt: skip
+        record = _imported(state, found)
         if self._adopt(state, record):
             self._records.save(record)
+            self._describe(state)
             self._hit(state, record, "definition", found.origin)
             self._imply(state)
 
@@ -270,7 +293,7 @@ class Solver:
             return
         with scheduler.other_room():
             found = self._adopt_sibling(state, inputs)
-        if not found:
+        if not found and not self._adopt_remote_sibling(state, inputs, scheduler):
             self._run_once(state, inputs, scheduler)
 
     def _run_once(self, state: State, inputs: Sequence[Result], scheduler: Scheduler) -> None:
@@ -310,6 +333,24 @@ class Solver:
                 return True
         return False
 
+    def _adopt_remote_sibling(self, state: State, inputs: Sequence[Result], scheduler: Scheduler) -> bool:
+        """The same with the records of other machines; what inputs look like is computed only when a
+        remote knows the operation."""
+        if self.remotes is None or not self._stands_on_steps(state):
+            return False
+        known = self.remotes.siblings(state.operation.operation_key())
+        if not known:
+            return False
+        with scheduler.other_room():
+            seen = self._seen(state, inputs)
+        for one in known:
+            found = self.remotes.find(one.record) if seen and one.inputs == seen else None
+            if found is not None and self._adopt(state, _imported(state, found)):
+                self._record(state, inputs)
+                self._hit(state, _imported(state, found), "content", found.origin)
+                return True
+        return False
+
     def _equal_inputs(self, state: State, inputs: Sequence[Result], record: Record) -> bool:
         if len(record.inputs) != len(inputs):
             return False
@@ -335,4 +376,23 @@ class Solver:
             fields=key.fields,
         )
         self._records.save(record)
-        self.on_record(state.digest, record)
+        self._describe(state)
+        self.on_record(state, record)
+
+    def _describe(self, state: State) -> None:
+        """Keep what the digests in a key's fields stand for; sources have no record of their own."""
+        below = (self.states[edge.vertex].operation for edge in state.vertex.inputs)
+        # Files that went meanwhile, or a full disk, cost an explanation and no build.
+        with suppress(ArkwrightError):
+            for operation in (state.operation, *(one for one in below if one.immediate() is not None)):
+                for digest, listed in operation.details().items():
+                    self._records.describe(digest, listed)
+
+
+def _imported(state: State, found: Found) -> Record:
+    """A record from elsewhere under the key of a vertex here; what its inputs were is not known."""
+    key = key_of(state)
+    return Record(
+        key=key.digest, operation=state.operation.operation_key(), vertex=state.digest,
+        results=found.results, created_at=found.created_at, fields=key.fields,
+    )  # fmt: skip

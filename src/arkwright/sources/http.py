@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import msgspec
 
 from arkwright.diagnostics.errors import RemoteError, UserError
+from arkwright.diagnostics.wire import ready
 from arkwright.graph.ops import SourceOp
 from arkwright.net.redact import redact_url
 from arkwright.net.response import Response
@@ -37,6 +38,9 @@ class Fetched(msgspec.Struct, frozen=True, omit_defaults=True):
     etag: str = ""
     last_modified: str = ""
     name: str = ""
+
+
+ready(Fetched)
 
 
 class PinnedFile(Pinned, frozen=True, kw_only=True):

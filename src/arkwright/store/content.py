@@ -77,15 +77,18 @@ class ContentStore:
                 ingest.commit()
         return digest
 
-    def ingest(self, *, expected: str = "", size: int = -1, resumable: bool = False) -> Ingest:
+    def ingest(
+        self, *, expected: str = "", size: int = -1, resumable: bool = False, algorithm: str = "sha256"
+    ) -> Ingest:
         """Begin to write a blob.
 
-        `expected` is the digest that it must have, `size` its length (-1: unknown). A resumable
+        `expected` is the digest that it must have, `size` its length (-1: unknown), `algorithm` that of a
+        digest that is not known yet. A resumable
         ingest needs `expected`; it goes on with the bytes that an aborted one left, and if
         another process is at the same blob just now, it becomes an ordinary one.
         Raises `UserError` `invalid-digest`.
         """
-        algorithm = parse_digest(expected)[0] if expected else "sha256"
+        algorithm = parse_digest(expected)[0] if expected else algorithm
         keep = resumable
         name = expected.replace(":", "-") + PARTIAL_SUFFIX if resumable else os.urandom(12).hex()
         with space_needed(self._ingest_path, f"blob {expected}".rstrip()):
@@ -151,6 +154,11 @@ class Ingest:
         self._hash.update(view)
         self.offset += len(view)
 
+    @property
+    def digest(self) -> str:
+        """The digest of what was written until now."""
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
+
     def reset(self) -> None:
         """Start again from the first byte."""
         os.ftruncate(self._fd, 0)
@@ -164,7 +172,7 @@ class Ingest:
         Raises `UserError` `corrupt-blob` naming both digests (the bytes are thrown away), or
         `no-space`.
         """
-        digest = f"{self._algorithm}:{self._hash.hexdigest()}"
+        digest = self.digest
         if self._expected and digest != self._expected:
             raise self._corrupt(f"has the digest {digest} ({self.offset} bytes)", actual=digest)
         if 0 <= self._size != self.offset:

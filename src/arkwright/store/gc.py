@@ -114,6 +114,25 @@ def _delete_in_place(path: str) -> None:
 def _delete(parent_fd: int, name: str, trash_fd: int, depth: int) -> bool:
     """Delete one entry with everything below; whether nothing was refused."""
     try:
+        return _delete_once(parent_fd, name, trash_fd, depth)
+    except PermissionError:
+        return _made_removable(parent_fd, name) and _delete(parent_fd, name, trash_fd, depth)
+    except OSError:
+        return False
+
+
+def _made_removable(parent_fd: int, name: str) -> bool:
+    """Clear what a step of a builder that was killed may have left; whether there was something."""
+    from arkwright.linux import inode_flags
+
+    with suppress(OSError):
+        within, of_its_own = inode_flags.clear_open(parent_fd), inode_flags.clear(parent_fd, name)
+        return within or of_its_own
+    return False
+
+
+def _delete_once(parent_fd: int, name: str, trash_fd: int, depth: int) -> bool:
+    try:
         if not stat.S_ISDIR(os.lstat(name, dir_fd=parent_fd).st_mode):
             os.unlink(name, dir_fd=parent_fd)
             return True
@@ -127,8 +146,6 @@ def _delete(parent_fd: int, name: str, trash_fd: int, depth: int) -> bool:
         return emptied
     except FileNotFoundError:
         return True
-    except OSError:
-        return False
 
 
 def _delete_children(parent_fd: int, name: str, trash_fd: int, depth: int) -> bool:

@@ -69,7 +69,7 @@ def check_location(root_path: str) -> None:
         raise HostUnsupported.of(
             "store-on-network-file-system",
             f"the store {root_path} is on a file system of type {file_system}, which other machines can change",
-            hint="put the store on a local disk with --root or ARKWRIGHT_ROOT; to share images, export them",
+            hint="put the store on a local disk with --root or ARKWRIGHT_ROOT; to share images, `arkwright export` them",
             details={"probe": {"file_system": file_system}, "fix": "use a local file system"},
         )
 

@@ -52,15 +52,22 @@ class Metadata:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.fchmod(fd, 0o600)
         os.close(fd)
+        self._connect()
+        try:
+            self._migrate()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _connect(self) -> None:
         with self._wrapped():
             self._connection = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+                self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
         try:
             with self._wrapped():
                 self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
                 self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._migrate()
         except BaseException:
             self._connection.close()
             raise
@@ -102,6 +109,14 @@ class Metadata:
             rows = connection.execute(query + " ORDER BY key", values).fetchall()
         return [(bytes(key).decode("utf-8", "surrogateescape"), bytes(value)) for key, value in rows]
 
+    def keys(self, bucket: str) -> list[str]:
+        """All keys, ordered by their bytes; for buckets whose values are large."""
+        with self._use() as connection:
+            rows = connection.execute(
+                "SELECT key FROM records WHERE bucket = ? ORDER BY key", (bucket,)
+            ).fetchall()
+        return [bytes(key).decode("utf-8", "surrogateescape") for (key,) in rows]
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make all writes of the body one transaction, for this thread; other threads wait.
@@ -120,6 +135,18 @@ class Metadata:
                 raise
             finally:
                 self._depth -= 1
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Have no connection in the body, so that none crosses a fork there (sqlite.org/howtocorrupt.html,
+        "Carrying an open database connection across a fork"); no transaction may be open."""
+        with self._lock:
+            assert self._depth == 0, "a transaction is open"
+            self._connection.close()
+            try:
+                yield
+            finally:
+                self._connect()
 
     def close(self) -> None:
         """Close the connection; a second close does nothing."""

@@ -32,8 +32,9 @@ class ImageNames:
             self._metadata.delete(_BUCKET, name)
         return known
 
-    def list(self) -> list[tuple[str, Descriptor]]:
-        """All names, sorted."""
+    def list(self, prefix: str = "") -> list[tuple[str, Descriptor]]:
+        """All names that begin with `prefix`, sorted."""
         return [
-            (name, msgspec.json.decode(data, type=Descriptor)) for name, data in self._metadata.items(_BUCKET)
+            (name, msgspec.json.decode(data, type=Descriptor))
+            for name, data in self._metadata.items(_BUCKET, prefix)
         ]

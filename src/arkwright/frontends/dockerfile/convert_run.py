@@ -85,6 +85,9 @@ def _network(step: Step, flag: Token | None) -> Network:
             flag.span,
             hint=did_you_mean(flag.text, ("default", "none", "host")),
         )
+    # Who gives every step the host's network has allowed it.
+    if flag.text == "host" and step.build.request.network != "host":
+        _require_entitlement(step, flag, "network.host", "asks for the network of the host")
     return cast(Network, flag.text)
 
 
@@ -98,15 +101,21 @@ def _security(step: Step, flag: Token | None) -> Security:
             flag.span,
             hint=did_you_mean(flag.text, ("sandbox", "insecure")),
         )
-    if "security.insecure" not in step.build.request.allow:
-        raise Denied.of(
-            "entitlement-missing",
-            "the step asks to run without its sandbox, and the build does not allow that",
-            flag.span,
-            hint="pass --allow security.insecure if you trust this Dockerfile",
-            details={"rule": "security.insecure", "evidence": f"--security={flag.text}"},
-        )
+    _require_entitlement(step, flag, "security.insecure", "asks to run without its sandbox")
     return "insecure"
+
+
+def _require_entitlement(step: Step, flag: Token, entitlement: str, wish: str) -> None:
+    """Raise `Denied` (`entitlement-missing`) unless the build allows what the flag asks for."""
+    if entitlement in step.build.request.allow:
+        return
+    raise Denied.of(
+        "entitlement-missing",
+        f"the step {wish}, and the build does not allow that",
+        flag.span,
+        hint=f"pass --allow {entitlement} if you trust this Dockerfile",
+        details={"rule": entitlement, "evidence": f"--{entitlement.partition('.')[0]}={flag.text}"},
+    )
 
 
 class _Mounts:
