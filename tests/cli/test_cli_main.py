@@ -225,6 +225,7 @@ def test_what_the_program_imports(spawn) -> None:
         "arkwright.build", "arkwright.build.request", "arkwright.build.session", "arkwright.cli",
         "arkwright.cache", "arkwright.cache.remote_options",
         "arkwright.diagnostics", "arkwright.diagnostics.amounts", "arkwright.diagnostics.errors", "arkwright.diagnostics.spans",
+            "arkwright.diagnostics.wire",
         "arkwright.diagnostics.cells", "arkwright.diagnostics.suggest", "arkwright.events",
         "arkwright.events.types", "arkwright.exporters", "arkwright.exporters.annotations", "arkwright.exporters.base", "arkwright.exporters.outputs", "arkwright.graph",
         "arkwright.graph.ops", "arkwright.oci", "arkwright.oci.config", "arkwright.oci.descriptor",

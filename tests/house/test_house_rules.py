@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,13 +55,13 @@ def _within(path: Path, places: tuple[str, ...]) -> bool:
     return any(path == SOURCE / place or SOURCE / place in path.parents for place in places)
 
 
+@cache
+def _every_import() -> tuple[tuple[Path, str, int], ...]:
+    return tuple((path, module, line) for path, tree in modules().items() for module, line in _imports(tree))
+
+
 def _importers(name: str) -> list[tuple[Path, int]]:
-    return [
-        (path, line)
-        for path, tree in modules().items()
-        for module, line in _imports(tree)
-        if _is(module, name)
-    ]
+    return [(path, line) for path, module, line in _every_import() if _is(module, name)]
 
 
 @pytest.mark.parametrize("name", ONLY_IN)
@@ -108,12 +109,12 @@ def test_an_upward_import_breaks_the_contracts(tmp_path: Path) -> None:
 
 
 def test_modules_are_short() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in modules()}
+    lengths = {path: len(path.read_text().splitlines()) for path in SOURCE.rglob("*.py")}
     assert {path.name: length for path, length in lengths.items() if length >= MAX_LINES} == {}
 
 
 def test_no_module_is_named_for_nothing() -> None:
-    names = {part for path in modules() for part in path.relative_to(SOURCE).with_suffix("").parts}
+    names = {part for path in SOURCE.rglob("*.py") for part in path.relative_to(SOURCE).with_suffix("").parts}
     assert names & FORBIDDEN_NAMES == set()
 
 
@@ -125,5 +126,5 @@ def test_tests_have_unique_names_and_no_packages() -> None:
 
 
 def test_src_parses_with_the_oldest_python() -> None:
-    for path in modules():
+    for path in SOURCE.rglob("*.py"):
         ast.parse(path.read_text(), str(path), feature_version=(3, 11))

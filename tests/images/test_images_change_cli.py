@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,8 @@ def test_seconds_as_a_time(run: Run) -> None:
 @pytest.mark.parametrize(
     "words, code",
     [
+        ("append app --layer none.tar -t Upper", "invalid-reference"),
+        (f"append app --layer none.tar -t x@sha256:{'0' * 64}", "name-with-digest"),
         ("config app --env A", "invalid-option-value"),
         ("config app --port 99999", "invalid-option-value"),
         ("config app --port 90-80", "invalid-option-value"),
@@ -121,3 +126,22 @@ def test_the_base_that_an_image_records_is_taken(run: Run) -> None:
     assert done.exit_code == 0, done.output
     assert run("config", "moved", "--format", "config.Env").stdout.split() == ["[", '"A=1"', "]"]
     assert run("inspect", "moved", "--format", "manifest.annotations").stdout.count("library/app:latest") == 1
+
+
+def test_an_archive_on_standard_output_is_followed_by_nothing(run: Run) -> None:
+    command = [sys.executable, "-m", "arkwright", "squash", "app", "-t", "oci-archive:-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout.endswith(bytes(1024))
+    assert re.fullmatch(rb"oci-archive:- sha256:[0-9a-f]{64}", done.stderr.splitlines()[-1])
+
+
+def test_what_an_image_says_does_not_drive_a_terminal(run: Run, tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "store")) as store:
+        store.names.set(NAME, put_layers(store, [], top={"created": "\x1b[2J2020", "author": "a\x1b[2Jb"}))
+    assert "\x1b" not in run("images").stdout
+    pty_fd, terminal_fd = os.openpty()
+    command = [sys.executable, "-m", "arkwright", "config", "app", "--format", "author"]
+    subprocess.run(command, stdout=terminal_fd, check=True)
+    os.close(terminal_fd)
+    assert os.read(pty_fd, 1 << 16) == rb"a\x1b[2Jb" + b"\r\n"
+    os.close(pty_fd)

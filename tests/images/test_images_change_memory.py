@@ -6,27 +6,15 @@ import gzip
 import io
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from building import Builder
+from peak_memory import LIMIT_KB, measuring
 
-LIMIT_KB = 150 << 10
 SIZE = 2 << 30 if os.environ.get("ARKWRIGHT_SOAK") else 200 << 20
-# A small process starts the command: what a process has before exec counts for it too.
-MEASURE = """
-import os, sys
-pid = os.fork()
-if not pid:
-    os.execvp(sys.argv[2], sys.argv[2:])
-_, status, usage = os.wait4(pid, 0)
-with open(sys.argv[1], "w") as file:
-    file.write(str(usage.ru_maxrss))
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
 
 
 class Pattern(io.RawIOBase):
@@ -67,7 +55,7 @@ def test_every_change_stays_small(scratch: Path, busybox_layout: Path) -> None:
     ):
         peak_path = scratch / "peak"
         done = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(peak_path), *builder.command(*command.split())],
+            measuring(peak_path, *builder.command(*command.split())),
             cwd=builder.home, env=builder.env, capture_output=True, text=True, check=False, timeout=1200,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

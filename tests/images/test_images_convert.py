@@ -239,3 +239,29 @@ def test_we_take_what_skopeo_converted(
     )
     zstd = fetch(store, parse_place(f"oci:{tmp_path}/zstd:app")).descriptor
     assert diff_ids(store, made(store, zstd, codec="gzip").descriptor) == diff_ids(store, busybox)
+
+
+def test_an_index_that_is_not_here_as_a_whole(store: Store) -> None:
+    here = msgspec.structs.replace(put_image(store, platform=AMD64), platform=AMD64)
+    away = Descriptor(media_type=here.media_type, digest="sha256:" + "5" * 64, size=9, platform=ARM64)
+    sparse = put_index(store, [here, away])
+    converted = made(store, sparse, codec="none")
+    assert [one["platform"] for one in document(store, converted.descriptor)["manifests"]] == [
+        {"architecture": "amd64", "os": "linux"}
+    ]
+    assert converted.lost == ("1 images of the index that are not in the local store",)
+    # Nothing changes, so nothing is lost.
+    assert made(store, sparse, codec="gzip") == Converted(descriptor=sparse)
+    with refused("missing-blob"):
+        made(store, put_index(store, [away]), form="docker")
+
+
+def test_what_a_descriptor_embeds_goes_with_its_blob(store: Store) -> None:
+    image = put_image(store)
+    fields = document(store, image)
+    fields["layers"][0] |= {"data": "QUJD", "urls": ["https://example.com/layer"]}
+    fields["config"]["data"] = "e30="
+    image = put_blob(store, msgspec.json.encode(fields), media.MANIFEST)
+    found = document(store, made(store, image, codec="none").descriptor)
+    assert not {"data", "urls"} & set(found["layers"][0])
+    assert found["config"]["data"] == "e30="

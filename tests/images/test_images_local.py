@@ -6,7 +6,9 @@ import pytest
 from imaging import AMD64, ARM64, S390X, manifest_of, put_blob, put_image, put_index, refused
 
 from arkwright.images import local
+from arkwright.images.deliver import deliver
 from arkwright.images.describe import ImageDetails, describe_image
+from arkwright.images.fetch import fetch
 from arkwright.images.opened import open_documents
 from arkwright.images.places import parse_place
 from arkwright.oci import manifest as image_manifest
@@ -20,6 +22,10 @@ APP, TOOL = "docker.io/library/app:1", "r.example/team/tool:latest"
 
 def inspect(store: Store, text: str, platform: Platform | None = None) -> ImageDetails:
     return describe_image(store, open_documents(store, parse_place(text), platform))
+
+
+def tag(store: Store, text: str, name: str) -> str:
+    return deliver(store, fetch(store, parse_place(text)).descriptor, parse_place(name)).name
 
 
 def entry(child: Descriptor, platform: Platform | None) -> Descriptor:
@@ -76,28 +82,28 @@ def test_damaged_images_are_listed_without_details(store: Store) -> None:
 def test_tag(store: Store) -> None:
     image = put_image(store, APP)
     other = put_image(store, TOOL, label="other")
-    assert local.tag(store, "app:1", "second") == "docker.io/library/second:latest"
-    assert local.tag(store, image.digest[7:19], "localhost:5000/third:x") == "localhost:5000/third:x"
-    assert local.tag(store, "app:1", "r.example/team/tool") == TOOL
+    assert tag(store, "app:1", "second") == "docker.io/library/second:latest"
+    assert tag(store, image.digest[7:19], "localhost:5000/third:x") == "localhost:5000/third:x"
+    assert tag(store, "app:1", "r.example/team/tool") == TOOL
     assert [root for _, root in store.names.list()] == [image] * 4
-    assert local.resolve(store, other.digest).name == ""
+    assert fetch(store, parse_place(other.digest)).name == ""
 
 
 def test_what_cannot_be_a_tag(store: Store) -> None:
     image = put_image(store, APP)
     with refused("name-with-digest"):
-        local.tag(store, "app:1", f"x@{image.digest}")
+        tag(store, "app:1", f"x@{image.digest}")
     with refused("invalid-reference"):
-        local.tag(store, "app:1", "Upper")
+        tag(store, "app:1", "Upper")
     with refused("unknown-image", "app:1"):
-        local.tag(store, "app:2", "x")
+        tag(store, "app:2", "x")
     assert names(store) == [APP]
 
 
 def test_a_part_of_an_index_gets_a_name(store: Store) -> None:
     child = put_image(store, platform=ARM64)
     put_index(store, [entry(child, ARM64)], APP)
-    local.tag(store, child.digest, "arm")
+    tag(store, child.digest, "arm")
     assert store.names.get("docker.io/library/arm:latest") == child
     assert inspect(store, "arm").platform == "linux/arm64/v8"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from imaging import AMD64, ARM64, S390X, manifest_of, put_image, put_index, refused
 
-from arkwright.images.archives import add_to_layout, index_entries, prune_layout
+from arkwright.images.archives import IMAGE_NAME, add_to_layout, index_entries, prune_layout
 from arkwright.images.deliver import deliver
 from arkwright.images.fetch import fetch, fetch_entry, full_name
 from arkwright.images.graph import closure
@@ -355,3 +355,9 @@ def test_umoci_there_and_back(
         ["umoci", "ls", "--layout", str(layout)], check=True, capture_output=True, text=True
     )
     assert sorted(listed.stdout.split()) == ["again", "app", "new", "ours"]
+
+
+def test_a_name_with_a_digest_is_not_latest(store: Store) -> None:
+    root = put_image(store)
+    (entry,) = index_entries([(root, (f"docker.io/library/lib@{root.digest}",))])
+    assert set(entry.annotations) == {IMAGE_NAME}

@@ -183,3 +183,16 @@ def test_what_is_no_image_is_refused(store: Store) -> None:
         edited(store, artifact, user="x")
     with refused("invalid-image-config", "0 diffIDs for 1"):
         edited(store, put_layers(store, [[]], top={"rootfs": {"type": "layers", "diff_ids": []}}), user="x")
+
+
+@pytest.mark.parametrize(
+    "inner, top",
+    [
+        ({"Env": "A=1"}, {}), ({"Env": [1]}, {}), ({"Labels": ["a"]}, {}), ({"ExposedPorts": 80}, {}),
+        ({"Healthcheck": "x"}, {}), ({}, {"os": 5}), ({}, {"architecture": ["amd64"]}), ({}, {"os.version": {}}),
+        ({}, {"config": [1]}),
+    ],
+)  # fmt: skip
+def test_fields_of_other_types_are_refused(store: Store, inner: dict[str, Any], top: dict[str, Any]) -> None:
+    with refused("invalid-image-config"):
+        edited(store, put_layers(store, [[Member("f")]], inner=inner, top=top), env={"B": "2"})

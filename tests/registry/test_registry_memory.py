@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -20,21 +19,9 @@ from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.layout import Layout
 from arkwright.oci.manifest import Index, Manifest, encode
 from building import Builder
+from peak_memory import LIMIT_KB, measuring
 
-LIMIT_KB = 150 << 10
 SIZE = 2 << 30 if os.environ.get("ARKWRIGHT_SOAK") else 200 << 20
-# What a process has before exec counts for it too, so a small one starts the command. Our commands are
-# one process each; the one below waits for whatever it had started.
-MEASURE = """
-import os, sys
-pid = os.fork()
-if not pid:
-    os.execvp(sys.argv[2], sys.argv[2:])
-_, status, usage = os.wait4(pid, 0)
-with open(sys.argv[1], "w") as file:
-    file.write(str(usage.ru_maxrss))
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
 
 
 def put(layout: Layout, path: str, media_type: str) -> Descriptor:
@@ -101,7 +88,7 @@ def test_every_command_stays_small(plain_registry: str, scratch: Path) -> None:
     def measured(*args: str) -> None:
         peak_path = scratch / "peak"
         done = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(peak_path), *builder.command(*args)],
+            measuring(peak_path, *builder.command(*args)),
             cwd=builder.home, env=builder.env, capture_output=True, text=True, check=False, timeout=1200,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

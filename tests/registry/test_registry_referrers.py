@@ -3,6 +3,7 @@ which has no such API; with others at it at the same time."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from arkwright.diagnostics.errors import UserError
 from arkwright.oci import descriptor as media
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.reference import parse_reference
+from arkwright.registry import referrers
 from arkwright.registry.access import Access
 from arkwright.registry.client import Registry, open_registries
 from arkwright.registry.push import push_image
@@ -264,3 +266,20 @@ def test_lists_in_pages_and_filters_that_are_not_applied(server: LoopbackRegistr
         registry = repository(access, server.host)
         assert [one.artifact_type for one in list_referrers(registry, digest)] == ["a", "b"]
         assert [one.artifact_type for one in list_referrers(registry, digest, "b")] == ["b"]
+
+
+def test_a_list_that_never_ends(server: LoopbackRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(1)
+
+    def page(exchange: Exchange) -> None:
+        following = f'</v2/refer/referrers/x?page={next(numbers)}>; rel="next"'
+        empty = json.dumps({"schemaVersion": 2, "mediaType": media.INDEX, "manifests": []})
+        exchange.reply(200, empty.ljust(1000).encode(), Content_Type=media.INDEX, Link=following)
+
+    monkeypatch.setattr(referrers, "_LIST_LIMIT", 10_000)
+    server.on("GET", "/referrers/", page, 99)
+    with open_access() as access:
+        registry = repository(access, server.host)
+        failure("registry-error", lambda: list_referrers(registry, "sha256:" + "0" * 64))
+    # Ten pages, and the one that is too much.
+    assert next(numbers) == 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import subprocess
 from pathlib import Path
 
@@ -38,11 +39,16 @@ def pushed(builder: Builder, name: str, place: str) -> str:
     return f"docker://{place}"
 
 
+@pytest.fixture
+def repository() -> str:
+    return f"signed-{secrets.token_hex(6)}"
+
+
 @pytest.fixture(params=["registry", "store"])
-def image(request: pytest.FixtureRequest, signer: Builder, plain_registry: str, scratch: Path) -> str:
+def image(request: pytest.FixtureRequest, signer: Builder, plain_registry: str, repository: str) -> str:
     if request.param == "store":
         return "one"
-    return pushed(signer, "one", f"{plain_registry}/{scratch.name}/one:1")
+    return pushed(signer, "one", f"{plain_registry}/{repository}/one:1")
 
 
 def test_a_signature_is_checked_by_its_key_alone(signer: Builder, image: str) -> None:
@@ -69,9 +75,9 @@ def test_two_signers_are_both_heard(signer: Builder, image: str) -> None:
 
 
 def test_an_image_that_took_the_place_is_not_signed(
-    signer: Builder, plain_registry: str, scratch: Path
+    signer: Builder, plain_registry: str, repository: str
 ) -> None:
-    place = f"{plain_registry}/{scratch.name}/replaced:1"
+    place = f"{plain_registry}/{repository}/replaced:1"
     image = pushed(signer, "one", place)
     signer.run("sign", "--key", key(signer, "a.key"), image)
     pushed(signer, "two", place)
@@ -87,12 +93,12 @@ def test_a_signature_that_was_put_beside_another_image_is_refused(signer: Builde
     assert "error[signature-of-another]" in refused.err
 
 
-def test_openssl_agrees(signer: Builder, plain_registry: str, scratch: Path) -> None:
+def test_openssl_agrees(signer: Builder, plain_registry: str, repository: str, scratch: Path) -> None:
     needs("skopeo")
-    image = pushed(signer, "one", f"{plain_registry}/{scratch.name}/judged:1")
+    image = pushed(signer, "one", f"{plain_registry}/{repository}/judged:1")
     digest = signer.run("sign", "-q", "--key", key(signer, "a.key"), image).out.strip()
     at = scratch / "judged"
-    name = f"{plain_registry}/{scratch.name}/judged:{digest.replace(':', '-')}.sig"
+    name = f"{plain_registry}/{repository}/judged:{digest.replace(':', '-')}.sig"
     copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"dir:{at}"]
     subprocess.run(copy, check=True, capture_output=True)
     layer = json.loads((at / "manifest.json").read_text())["layers"][0]
@@ -124,4 +130,13 @@ def test_private_keys_are_their_owners_and_never_replaced(signer: Builder) -> No
 
 def test_what_cannot_hold_signatures_is_named(signer: Builder) -> None:
     refused = signer.run("sign", "--key", key(signer, "a.key"), "oci:/nowhere:1", status=1)
+    assert "error[no-repository]" in refused.err
+
+
+def test_a_digest_leads_to_the_name(signer: Builder) -> None:
+    digest = signer.run("inspect", "--format", "digest", "one").out.strip()
+    signer.run("sign", "--key", key(signer, "a.key"), digest)
+    signer.run("verify-signature", "--key", key(signer, "a.pub"), "one")
+    signer.run("rm", "one")
+    refused = signer.run("sign", "--key", key(signer, "a.key"), digest, status=1)
     assert "error[no-repository]" in refused.err

@@ -173,6 +173,23 @@ def test_a_copy_over_equal_files_says_nothing_whatever_their_times(
     assert again.digest == make_builder("root", "other").build(root).digest
 
 
+@pytest.mark.parametrize("other", ["data/b", "elsewhere"])
+def test_a_copy_over_equal_hard_links_says_the_same_on_an_imported_tree(
+    other: str, builder: Builder, make_builder: MakeBuilder, context: Context
+) -> None:
+    """The other name of a file is copied too, or is not: then no key knows of it."""
+    text = "FROM busybox\nCOPY data /src\n"
+    root = context({"Dockerfile": text, **FILES})
+    os.link(root / "data/a", root / other)
+    place = builder.home / "cache"
+    builder.run("build", "--cache-to", f"type=local,dest={place}", str(root))
+    context({"Dockerfile": f"{text}COPY data /src/\nRUN ls -li /src > /seen; stat -c %h /src/* > /seen\n"})
+    following = make_builder(builder.identity, "following")
+    built = following.build(root, "--cache-from", f"type=local,src={place}")
+    assert "COPY data /src" not in steps(built)
+    assert built.digest == make_builder("root", "clean").build(root).digest
+
+
 def test_locked_cache_mounts_in_another_order_do_not_wait_in_a_circle(
     builder: Builder, context: Context
 ) -> None:

@@ -35,13 +35,17 @@ _ABSENT = frozenset({"registry-not-found", "unknown-image"})
 def repository(place: Place) -> Reference:
     """The name of a place without tag and digest. Raises `UserError` `no-repository`."""
     if place.transport not in ("docker", "store"):
-        raise UserError.of(
-            "no-repository",
-            f"{place.text} has no repository, where signatures are kept",
-            hint="copy the image to a registry or into the local store first",
-        )
+        raise _no_repository(place.text)
     reference = place.reference or parse_reference(place.text)
     return Reference(domain=reference.domain, path=reference.path)
+
+
+def _no_repository(text: str) -> ArkwrightError:
+    return UserError.of(
+        "no-repository",
+        f"{text} has no repository, where signatures are kept",
+        hint="say it by name, in a registry or in the local store",
+    )
 
 
 def beside(place: Place, digest: str, kind: str) -> Place:
@@ -55,18 +59,24 @@ def beside(place: Place, digest: str, kind: str) -> Place:
     )
 
 
-def locate(store: Store, place: Place, access: Access | None = None) -> Descriptor:
-    """The manifest or index at a place; of an image in a registry no blob is fetched.
+def locate(store: Store, place: Place, access: Access | None = None) -> tuple[Place, Descriptor]:
+    """The manifest or index at a place, and the place with a name for one that was found by its
+    digest; of an image in a registry no blob is fetched.
 
     Raises as `repository`, `images.references.resolve`, `registry.pull.fetch_manifest`.
     """
-    repository(place)
-    if place.transport == "store" or place.reference is None:
-        return resolve(store, place.text).descriptor
+    if place.transport == "store":
+        found = resolve(store, place.text)
+        if not found.name and "@" not in place.text:
+            raise _no_repository(place.text)
+        named = msgspec.structs.replace(place, text=found.name) if found.name else place
+        return named, found.descriptor
+    if place.reference is None:
+        raise _no_repository(place.text)
     with nullcontext(access) if access else Access() as shared:
         registries = open_registries(shared, place.reference)
         wanted = place.reference.digest or place.reference.tag
-        return fetch_manifest(registries, wanted, store.content)[0]
+        return place, fetch_manifest(registries, wanted, store.content)[0]
 
 
 def attach(

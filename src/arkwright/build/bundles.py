@@ -57,7 +57,7 @@ def repack(
     from arkwright.exporters.image import rfc3339
 
     history: dict[str, Any] = {
-        "created": rfc3339(_epoch(epoch)),
+        "created": rfc3339(CONSTANT_EPOCH if epoch is None else epoch),
         "created_by": created_by or "arkwright repack",
     }
     history |= {name: value for name, value in (("author", author), ("comment", comment)) if value}
@@ -124,10 +124,3 @@ def _open(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise UserError.of("not-a-bundle", f"cannot open {path}: {error.strerror}") from error
-
-
-def _epoch(stated: int | None) -> int:
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if stated is not None:
-        return stated
-    return int(given) if given.isdecimal() else CONSTANT_EPOCH

@@ -11,7 +11,7 @@ from arkwright.events.stream import EventStream
 from arkwright.events.types import Closed, Opened
 from arkwright.frontends.secret_names import is_secret_name
 
-_HIDDEN = "…"
+HIDDEN = "…"
 
 
 def recorded(request: BuildRequest, stream: EventStream, body: Callable[[], Receipt]) -> Receipt:
@@ -44,7 +44,7 @@ def opened(request: BuildRequest) -> Opened:
         platforms=tuple(str(one) for one in request.platforms),
         names=tuple(name for part in request.parts() for name in part.names),
         build_args={
-            name: _HIDDEN if is_secret_name(name) else _shown(value)
+            name: HIDDEN if is_secret_name(name) else _shown(value)
             for name, value in sorted(request.build_args.items())
         },
         named_contexts={name: _shown(value) for name, value in sorted(request.named_contexts.items())},
@@ -62,7 +62,8 @@ def _failed(error: BaseException, duration_s: float) -> Closed:
 
 
 def _shown(text: str) -> str:
-    if "://" not in text:
+    # The at-sign in the name of an image begins its digest.
+    if "://" not in text or text.startswith(("docker-image://", "oci-layout://")):
         return text
     # A cached build loads nothing of the network.
     from arkwright.net.redact import redact_url

@@ -213,9 +213,10 @@ def commit(
         image = FrontendImage(
             platform=container.platform, definition=container.definition, config=container.config
         )
+        epoch = CONSTANT_EPOCH if request.epoch is None else request.epoch
         return Compiled(
-            images=(image,), counts=(1,), settled=container.settled, epoch=_epoch(request), contexts=Contexts(),
-        )  # fmt: skip
+            images=(image,), counts=(1,), settled=container.settled, epoch=epoch, contexts=Contexts()
+        )
 
     from arkwright.build.run import build
 
@@ -354,10 +355,3 @@ def _proxies() -> tuple[str, ...]:
     from arkwright.frontends.dockerfile.buildargs import proxy_environment
 
     return tuple(proxy_environment(os.environ))
-
-
-def _epoch(request: BuildRequest) -> int:
-    stated = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if request.epoch is not None:
-        return request.epoch
-    return int(stated) if stated.isdecimal() else CONSTANT_EPOCH

@@ -15,10 +15,11 @@ from arkwright.diagnostics.errors import UsageError, UserError
 from arkwright.diagnostics.suggest import nearest
 from arkwright.graph.ops import SourceOp
 from arkwright.oci.platform import parse_platform
-from arkwright.sources.base import FileSource, HostTree
+from arkwright.sources.base import FileSource, HostTree, Pinned
 from arkwright.sources.ignore import read_ignore_file
 
 MAIN = "context"
+_DOCKERFILE = "::dockerfile"  # no context has such a name
 _IMAGE_SCHEMES = ("docker-image://", "oci-layout://")
 _WEB = ("http://", "https://")
 # strconv.ParseBool, and nothing said.
@@ -30,7 +31,8 @@ _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 class Contexts(msgspec.Struct, kw_only=True):
     """`trees` by context name; `inputs` maps named contexts to source identifiers; `dockerfile` is
     its text and `dockerfile_path` the name to show. `times` are in seconds since 1970, by context
-    name, of those that have one; `commit_epoch` comes from a git context."""
+    name, of those that have one; `commit_epoch` comes from a git context. `pinned` are contexts, and the
+    Dockerfile, that came from elsewhere."""
 
     trees: dict[str, HostTree] = {}
     inputs: dict[str, str] = {}
@@ -38,6 +40,7 @@ class Contexts(msgspec.Struct, kw_only=True):
     dockerfile: str = ""
     dockerfile_path: str = "Dockerfile"
     commit_epoch: int | None = None
+    pinned: dict[str, Pinned] = {}
 
 
 class ContextLoader:
@@ -94,7 +97,7 @@ class ContextLoader:
         git = parse_git_url(text)
         if git is not None:
             source = self._file_source("git")
-            pinned = source.pin(self._with_defaults(git))
+            pinned = contexts.pinned[name] = source.pin(self._with_defaults(git))
             directory = self._fresh()
             source.materialise(pinned, directory)
             contexts.commit_epoch = source.time(pinned)
@@ -102,7 +105,7 @@ class ContextLoader:
             return directory
         if not text.startswith(_WEB):
             return None
-        path, time = self._download(text)
+        path, time = self._download(text, contexts, name)
         with open(path, "rb") as file:
             if name == MAIN or _is_archive(file):
                 root = self._bytes(file, contexts, _shown(text), name)
@@ -129,10 +132,10 @@ class ContextLoader:
             attrs.setdefault("mtime", "commit")
         return SourceOp(identifier=git.identifier, attrs=tuple(sorted(attrs.items())))
 
-    def _download(self, url: str) -> tuple[str, int | None]:
+    def _download(self, url: str, contexts: Contexts, name: str) -> tuple[str, int | None]:
         """A file's path, and its time if the server says one."""
         source = self._file_source("https")
-        pinned = source.pin(SourceOp(identifier=url))
+        pinned = contexts.pinned[name] = source.pin(SourceOp(identifier=url))
         directory = self._fresh()
         source.materialise(pinned, directory)
         return os.path.join(directory, os.listdir(directory)[0]), source.time(pinned)
@@ -165,7 +168,7 @@ class ContextLoader:
             return
         if request.dockerfile.startswith(_WEB):
             shown = _shown(request.dockerfile)
-            with open(self._download(request.dockerfile)[0], "rb") as file:
+            with open(self._download(request.dockerfile, contexts, _DOCKERFILE)[0], "rb") as file:
                 contexts.dockerfile, contexts.dockerfile_path = _text(file.read(), shown), shown
             return
         path = self._dockerfile_path(request, root)
@@ -216,6 +219,7 @@ class ContextLoader:
         lines, _ = read_ignore_file(root, "")
         contexts.trees[name] = HostTree(root=root, exclude=tuple(lines), own=own)
         contexts.times.update(scratch.times)
+        contexts.pinned.update(scratch.pinned)
         return f"local://{name}"
 
     def _fresh(self) -> str:

@@ -22,9 +22,11 @@ from arkwright.ops.result import LayeredResult
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written: the image's digests, one report per output, the compression profile."""
+    """What was written: the image's digests, one report per output, the compression profile. `digests` are
+    those that the outputs gave the image, `digest` first."""
 
     digest: str = ""
+    digests: tuple[str, ...] = ()
     config_digest: str = ""
     reports: tuple[ExportReport, ...] = ()
     profile: str = ""
@@ -74,10 +76,12 @@ class Exports:
         """Write the other outputs; `done` are the reports of `in_worker`."""
         reports = list(done)
         first: AssembledImage | None = None
+        digests: dict[str, None] = {}
         for output in self.outputs:
             if needs_image(output):
                 image = self._assemble(output, means)
                 first = first or image
+                digests[image.root.digest] = None
                 reports.append(self._write(output, image, means, None))
         for report in reports:
             means.stream.emit(
@@ -92,6 +96,7 @@ class Exports:
         assert isinstance(manifest, image_manifest.Manifest)
         return Outcome(
             digest=first.root.digest,
+            digests=tuple(digests),
             config_digest=manifest.config.digest,
             reports=tuple(reports),
             profile=profile,

@@ -251,6 +251,12 @@ class Means:
             return (NO_EXEC,)
         return tuple(sorted(self._exec_means.tiers)) if self._exec_means else ()
 
+    def runtime(self) -> str:
+        """`NAME VERSION` of the OCI runtime that ran steps of this build; empty for none."""
+        tiers = () if self._alone is not None else self.tiers()
+        version = getattr(self.sandbox, "version", "") if tiers else ""
+        return f"{tiers[0].partition('+')[0]} {version}" if version else ""
+
 
 @contextmanager
 def open_means(

@@ -42,7 +42,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     `::platform`) to what the user wrote. `isolation` is one of `sandbox.choice.ISOLATIONS`:
     `auto` is the strongest that works. `limits` is what one step may take. `allow` lists the entitlements of steps (`network.host`, `security.insecure`). `on_error` `shell` opens a shell where a step
     failed, on the caller's terminal. `epoch` is None for "from the git context, else the
-    constant". `jobs` 0 means one per CPU.
+    constant". `jobs` 0 means one per CPU. `provenance` is `min`, `max`, or `none` to keep no facts of the
+    build; `builder_id` names the builder in it, as a URI.
     """
 
     context: str
@@ -73,6 +74,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[BuildTarget, ...] = ()
     scrub: str = "default"
     epoch: int | None = None
+    provenance: str = "min"
+    builder_id: str = ""
     compression: str = "gzip"
     cache_from: tuple[RemoteSpec, ...] = ()
     cache_to: tuple[RemoteSpec, ...] = ()

@@ -20,6 +20,7 @@ from arkwright.build.closing import recorded
 from arkwright.build.compile import Compiled, compile_request
 from arkwright.build.export import Exports, Outcome
 from arkwright.build.means import Means, open_means
+from arkwright.build.observed import Seen, Told, facts_of, keep_facts, seen
 from arkwright.build.quota import within_quota
 from arkwright.build.remotes import Remotes, attach_imports, prefix_keys, publishes
 from arkwright.build.request import BuildRequest, Receipt, TargetReceipt
@@ -82,6 +83,7 @@ def _build(request: BuildRequest, session: SessionInputs, means: Means, compiler
         for output in part.outputs:
             check_platforms(output, len(set(part.platforms)))
     line = _Line(request, session, compiler(request, means))
+    means.stream.subscribe(line.told)
     if line.cached(means):
         return line.finish(means, started)
     if line.runs_nothing(means):
@@ -107,6 +109,7 @@ class _Work(msgspec.Struct, frozen=True, kw_only=True):
     tiers: tuple[str, ...]
     inline: tuple[dict[str, int], ...] = ()
     trouble: tuple[Diagnostic, ...] = ()
+    seen: Seen = Seen()
 
 
 class _Line:
@@ -121,6 +124,7 @@ class _Line:
         self._solver: Solver | None = None
         self._work: _Work | None = None
         self._emulations: dict[str, Emulation] = {}
+        self.told = Told()
 
     def cached(self, means: Means) -> bool:
         """Whether every target is in the cache, and no output needs the worker."""
@@ -139,8 +143,9 @@ class _Line:
             return False
         none: tuple[tuple[ExportReport, ...], ...] = ((),) * len(exports)
         self._work = _Work(
-            results=tuple(results), reports=none, totals=self._solver.totals, tiers=(), inline=inline
-        )
+            results=tuple(results), reports=none, totals=self._solver.totals, tiers=(), inline=inline,
+            seen=seen(self._pins, self._readers, self._compiled.contexts),
+        )  # fmt: skip
         return True
 
     def _resolver(self, means: Means) -> Resolver:
@@ -234,6 +239,7 @@ class _Line:
         return _Work(
             results=results, reports=reports, totals=self._solver.totals, tiers=means.tiers(),
             inline=inline, trouble=trouble,
+            seen=seen(self._pins, self._readers, self._compiled.contexts, means.runtime()),
         )  # fmt: skip
 
     def _inline(self, results: tuple[tuple[str, ...], ...]) -> tuple[dict[str, int], ...]:
@@ -255,6 +261,7 @@ class _Line:
         self._compiled.done(means, Outcomes(keys=keys, layers=work.results))
         if work.trouble:
             raise RemoteError(*work.trouble, details=_NO_STATUS)
+        self._keep_facts(means, work.seen, outcomes, time.monotonic() - started)
         targets = tuple(map(_receipt, self._request.parts(), outcomes))
         return Receipt(
             build=means.stream.build,
@@ -268,6 +275,16 @@ class _Line:
             steps_cached=work.totals.cached,
             tiers=work.tiers,
         )
+
+    def _keep_facts(self, means: Means, found: Seen, outcomes: list[Outcome], duration_s: float) -> None:
+        """Of builds of a Dockerfile; a working container's history is not all known."""
+        if self._request.provenance == "none" or not self._compiled.contexts.dockerfile:
+            return
+        facts = facts_of(
+            means.stream.build, self._request, self._session, self._compiled, found, self.told, outcomes,
+            duration_s,
+        )  # fmt: skip
+        keep_facts(facts, means.store.root_path, means.stream)
 
     def _exports(
         self, results: tuple[tuple[str, ...], ...], inline: tuple[dict[str, int], ...]

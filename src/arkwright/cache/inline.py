@@ -18,7 +18,7 @@ from arkwright.cache.remote import PortableLayer, PortableRecord, encode
 from arkwright.diagnostics.wire import ready
 from arkwright.oci.config import ImageConfig
 from arkwright.oci.config import parse as parse_config
-from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.descriptor import Descriptor, plain
 from arkwright.snapshot.base import Layer
 
 _RECORDS = 4096
@@ -83,9 +83,8 @@ def inline_record(key: str, count: int, config: bytes, blobs: Sequence[Descripto
         if layer.base:
             made = PortableLayer(diff_id=diff_ids[number], parents=stands_on, base=blob.digest)
         else:
-            plain = Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size)
             made = PortableLayer(
-                diff_id=diff_ids[number], parents=stands_on, profile=found.profile, blob=plain
+                diff_id=diff_ids[number], parents=stands_on, profile=found.profile, blob=plain(blob)
             )
         layers.append(made)
     return encode(

@@ -23,7 +23,7 @@ from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, 
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Declared, Failed, Finished, Progress, Started
 from arkwright.layer.profile import Profile
-from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.descriptor import Descriptor, plain
 from arkwright.oci.digest import sha256
 from arkwright.snapshot.layers import LayerRecords
 from arkwright.store.content import ContentStore
@@ -243,9 +243,9 @@ class CacheExport:
         blob = layer.blobs.get(destination.profile.name)
         known = blob is not None and layer.diff_id
         if known and blob is not None and self._is_there(destination, blob.digest):
-            return layer.diff_id, _plain(blob)
+            return layer.diff_id, plain(blob)
         diff_id, blob = self._blobs.get(layer_id, destination.profile)
-        blob = _plain(blob)
+        blob = plain(blob)
         if not self._is_there(destination, blob.digest):
             destination.store.put_blob(blob, partial(self._content.open, blob.digest))
             destination.sent.add(blob.digest)
@@ -276,10 +276,6 @@ def _looked_at(seen: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
         raise
     except ArkwrightError:
         return ()
-
-
-def _plain(blob: Descriptor) -> Descriptor:
-    return Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size)
 
 
 def _finding(code: str, message: str, hint: str | None) -> Diagnostic:

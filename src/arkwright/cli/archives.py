@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arkwright.cli.images import IMAGE_HELP, open_store
+from arkwright.cli.images import (
+    PLACE_HELP,
+    exclusive,
+    from_elsewhere,
+    open_store,
+    store_and_access,
+    tell_image,
+)
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
-from arkwright.cli.transfer import plain
 from arkwright.diagnostics.errors import UsageError
+from arkwright.oci.descriptor import plain
 
 if TYPE_CHECKING:
     from arkwright.images import archives
@@ -29,8 +36,7 @@ FORMATS = ("oci-archive", "docker-archive", "oci-layout")
     "save",
     cls=Arguments,
     short_help="Write images to an archive.",
-    help="Write images to an archive that other tools read. They may be in any place that `copy` knows.\n\n"
-    f"{IMAGE_HELP}",
+    help=f"Write images to an archive that other tools read.\n\n{PLACE_HELP}",
     epilog="""\
 \b
 Examples:
@@ -65,10 +71,10 @@ def save(
     root_path: str | None,
 ) -> None:
     from arkwright.images import archives
-    from arkwright.registry.access import Access
 
     kind, path = _output(path, form)
-    with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
+    adds = from_elsewhere(*images)
+    with store_and_access(invocation, root_path, tls_verify, adds=adds) as (store, access):
         archives.save(store.content, named_images(store, images, access), path, kind)
 
 
@@ -101,8 +107,6 @@ def _output(path: str, form: str | None) -> tuple[archives.Format, str]:
     if kind is None:
         return next((one for one in kinds.values() if one == form), "oci-archive"), path
     if form and form != kind:
-        from arkwright.cli.images import exclusive
-
         raise exclusive(f"--output {transport}:", f"--format {form}")
     if ":" in rest:
         raise UsageError.of(
@@ -151,7 +155,7 @@ def load(invocation: Invocation, /, path: str, quiet: bool, root_path: str | Non
         found = _load(store, path)
     for image in found:
         for name in ("",) if quiet else image.names or ("",):
-            click.echo(f"{name} {image.descriptor.digest}".lstrip())
+            tell_image(name, image.descriptor.digest, quiet=quiet)
 
 
 def _load(store: Store, path: str) -> list[LoadedImage]:

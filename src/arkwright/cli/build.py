@@ -21,6 +21,7 @@ from arkwright.cli.session import agents, secrets
 from arkwright.cli.targets import refuse_several
 from arkwright.diagnostics.errors import Diagnostic
 
+_PROVENANCE = "buildx.build.provenance"
 _EPILOG = f"""\
 {pending_help()}
 
@@ -80,7 +81,7 @@ def build(invocation: Invocation, /, context: str, **options: Any) -> None:
     if options["iidfile"]:
         _write_file(options["iidfile"], receipt.digest.encode())
     if options["metadata_file"]:
-        _write_file(options["metadata_file"], _metadata(request, receipt))
+        _write_file(options["metadata_file"], _metadata(request, receipt, root_path))
     if mode == "quiet":
         for one in receipt.targets or (receipt,):
             if one.digest:
@@ -138,12 +139,17 @@ def _summary(receipt: Receipt) -> str:
     )
 
 
-def _metadata(request: BuildRequest, receipt: Receipt) -> bytes:
+def _metadata(request: BuildRequest, receipt: Receipt, root_path: str) -> bytes:
     """The metadata file: buildx' keys where it has one, ours under `arkwright.`. With several
     targets one such object each, by the name of the target, as bake has it."""
+    from arkwright.attest import kept, provenance
+
+    facts = kept.read(root_path, receipt.build)
+    made = provenance.predicate(facts, facts.mode) if facts is not None and facts.images else None
     each: Sequence[Receipt | TargetReceipt] = receipt.targets or (receipt,)
     found = {
-        part.target: _fields(receipt, part, one) for part, one in zip(request.parts(), each, strict=True)
+        part.target: {**_fields(receipt, part, one), **({_PROVENANCE: made} if made and one.digest else {})}
+        for part, one in zip(request.parts(), each, strict=True)
     }
     told = found if len(found) > 1 else next(iter(found.values()))
     return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"

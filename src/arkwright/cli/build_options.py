@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from arkwright.cli.parameters import Decorated, root_option, switch, tls_option
+from arkwright.cli.parameters import BareOption, Decorated, root_option, switch, tls_option
 from arkwright.cli.pending import pending_options
 
 PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
@@ -38,6 +38,8 @@ _RESULT: tuple[_Decorator, ...] = (
     switch("--load", help="Load into docker or podman; short for --output type=docker."),
     _many("--label", metavar="NAME=VALUE", help="Add a label to the image's config."),
     _many("--annotation", metavar="[TYPE:]NAME=VALUE", help="Add an annotation to the manifest, or to what TYPE names (index, manifest, …)."),
+    click.option("--provenance", cls=BareOption, bare="true", multiple=True, metavar="[=SPEC]", help="What is kept of how the image is made, for `arkwright provenance` and --metadata-file: mode=min (the default), mode=max, builder-id=URI, or `false` for nothing."),
+    _many("--attest", metavar="SPEC", help="The same, as type=provenance,mode=min|max."),
     click.option("--iidfile", metavar="FILE", help="Write the image's digest to a file."),
     click.option("--metadata-file", metavar="FILE", help="Write what was built to a file, as JSON."),
     click.option("--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS", help="The image's creation time, and the value of ARG SOURCE_DATE_EPOCH. [default: $SOURCE_DATE_EPOCH, else the commit of a git context, else 2000-01-01]"),

@@ -8,6 +8,7 @@ from typing import Any
 from arkwright.build.request import BuildRequest, BuildTarget
 from arkwright.cache.remote_options import RemoteSpec, parse_cache_from, parse_cache_to
 from arkwright.cli import values
+from arkwright.cli.attest_options import provenance_wanted
 from arkwright.cli.build_options import ENTITLEMENTS
 from arkwright.cli.limits import step_limits
 from arkwright.cli.targets import targets
@@ -29,6 +30,7 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
             "conflicting-options", "context and Dockerfile cannot both come from standard input"
         )
     build_args = values.settings("--build-arg", options["build_arg"])
+    provenance = provenance_wanted(options)
     alone = found[0] if len(found) == 1 else BuildTarget(target="")
     return BuildRequest(
         context=context,
@@ -60,6 +62,8 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
         cache_from=tuple(map(parse_cache_from, dict.fromkeys(options["cache_from"]))),
         cache_to=cache_to(options["cache_to"], build_args),
         cache_export_timeout_s=_timeout_s(options["cache_export_timeout"]),
+        provenance=provenance.mode,
+        builder_id=provenance.builder_id,
         scrub=options["scrub"],
         epoch=options["epoch"],
     )

@@ -60,7 +60,7 @@ def unpack(
 @click.command(
     "repack",
     cls=Arguments,
-    short_help="Make an image of a bundle: its base, and a layer of what has changed.",
+    short_help="Make an image of a bundle, with a layer of what has changed.",
     epilog="""\
 \b
 Examples:
@@ -94,6 +94,7 @@ Examples:
     "epoch",
     type=click.IntRange(0, 2**33),
     metavar="SECONDS",
+    envvar="SOURCE_DATE_EPOCH",
     help="The image's creation time. [default: $SOURCE_DATE_EPOCH, else 2000-01-01]",
 )
 @switch(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 import msgspec
 
+from arkwright.cli.images import print_json
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.parameters import Arguments, root_option, switch
+from arkwright.cli.parameters import Arguments, Commands, root_option, switch
 from arkwright.diagnostics.errors import UserError
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def fsck(ctx: click.Context, /, repair: bool, form: str, timeout: str, root_path
     told = in_store(ctx.obj, root_path, body, wait_s=duration_s("--timeout", timeout))
     found = msgspec.convert(told, list[Finding])
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
     else:
         for finding in found:
             mark = " (removed)" if repair else " (garbage)" if finding.garbage else ""
@@ -229,10 +230,6 @@ def fsck(ctx: click.Context, /, repair: bool, form: str, timeout: str, root_path
         elif not repair:
             click.echo(f"{len(found)} found; `arkwright fsck --repair` removes what is wrong", err=True)
     ctx.exit(1 if not repair and any(not finding.garbage for finding in found) else 0)
-
-
-class Commands(Arguments, click.Group):
-    """A command with commands of its own."""
 
 
 @click.group(
@@ -286,7 +283,7 @@ def ls(invocation: Invocation, /, form: str, root_path: str | None) -> None:
 
     told = in_store(invocation, root_path, list_records)
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        print_json(told)
         return
     rows: list[tuple[str, ...]] = [("RECORD", "AGE", "SIZE", "BUILD", "STEP")]
     now_ns = time.time_ns()
@@ -309,7 +306,7 @@ def du(invocation: Invocation, /, form: str, root_path: str | None) -> None:
 
     told = in_store(invocation, root_path, usage)
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        print_json(told)
         return
     parts = msgspec.convert(told, list[Usage])
     rows: list[tuple[str, ...]] = [("PART", "COUNT", "SIZE", "OF IMAGES")]
@@ -337,7 +334,7 @@ def _print_mounts(told: Any, form: str) -> None:
     from arkwright.diagnostics.cells import escape
 
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        print_json(told)
         return
     rows: list[tuple[str, ...]] = [("MOUNT", "SIZE", "USED", "ID")]
     now_s = time.time()

@@ -8,10 +8,10 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import msgspec
 
-from arkwright.cli.images import open_store, platform_option
+from arkwright.cli.images import PLACE_HELP, exclusive, platform_option, store_and_access, tell_image, wanted
 from arkwright.cli.invocation import Invocation
+from arkwright.cli.looking import shown_text
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from arkwright.images.mutate_layers import Owner
     from arkwright.images.references import FoundImage
     from arkwright.layer.profile import Codec
-    from arkwright.oci.descriptor import Descriptor
     from arkwright.oci.platform import Platform
     from arkwright.registry.access import Access
     from arkwright.store.store import Store
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 PLACES = (
-    "IMAGE is a name or digest of the local store, or docker://NAME, oci:DIR, oci-archive:FILE, "
-    "docker-archive:FILE, dir:DIR, containers-storage:NAME or docker-daemon:NAME. It stays as it is: a new image "
-    "is made, for every platform that it has, and its digest printed."
+    f"{PLACE_HELP} It stays as it is: a new image is made, for every platform that it has, and its digest "
+    "printed."
 )
 COMPRESSION = click.option(
     "--compression",
@@ -80,25 +78,22 @@ class Changing:
         self.access = access
         self.quiet: bool = options["quiet"]
         self._options = options
+        for text in options["tags"]:
+            check_target(text)
 
     @property
     def platform(self) -> Platform | None:
         """What `--platform` chose."""
-        from arkwright.oci.platform import parse_platform
-
-        text = self._options["platform"]
-        return parse_platform(text) if text else None
+        return wanted(self._options["platform"])
 
     @property
     def created(self) -> str:
         """The RFC 3339 time of what is made."""
-        from datetime import UTC, datetime
-
         from arkwright.layer.profile import CONSTANT_EPOCH
+        from arkwright.oci.config import rfc3339
 
         epoch = self._options["epoch"]
-        seconds = CONSTANT_EPOCH if epoch is None else epoch
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return rfc3339(CONSTANT_EPOCH if epoch is None else epoch)
 
     def fetch(self, text: str, *, whole: bool = False) -> FoundImage:
         """The image in the store: with its index if it has one, but from elsewhere only the platform
@@ -119,17 +114,16 @@ class Changing:
         from arkwright.images.places import parse_place
 
         for note in made.notes:
-            click.echo(f"note: {note}", err=True)
+            told(note)
         tags = self._options["tags"] or ((default,) if default else ())
         if not tags:
             click.echo(made.descriptor.digest)
-        plain = _plain(made.descriptor)
         for text in tags:
             place = parse_place(text)
             remote = place.transport != "store"
             with self._shown(f"send to {text}") if remote else nullcontext() as progress:
-                sent = deliver(self.store, plain, place, access=self.access, progress=progress)
-            click.echo(sent.digest if self.quiet else f"{text} {sent.digest}")
+                sent = deliver(self.store, made.descriptor, place, access=self.access, progress=progress)
+            tell_image(text, sent.digest, quiet=self.quiet, place=place)
 
     def edit(self, text: str, edit: Edit) -> None:
         """Fetch an image, edit it, deliver it."""
@@ -154,29 +148,29 @@ class Changing:
         return shown(title, quiet=self.quiet)
 
 
-def _plain(descriptor: Descriptor) -> Descriptor:
-    """Without what an index says of it."""
-    return msgspec.structs.replace(descriptor, platform=None, annotations={}, artifact_type="")
-
-
 @contextmanager
 def changing(invocation: Invocation, options: Mapping[str, Any]) -> Iterator[Changing]:
     """The store and the registries for a command with `output_options`, the store kept to its quota."""
-    from arkwright.build.upkeep import quota_kept
-    from arkwright.registry.access import Access
-
-    root_path = options["root_path"]
-    with (
-        quota_kept(invocation.store_root(root_path)),
-        open_store(invocation, root_path) as store,
-        Access(tls_verify=options["tls_verify"]) as access,
-    ):
+    with store_and_access(invocation, options["root_path"], options["tls_verify"]) as (store, access):
         yield Changing(store, access, options)
+
+
+def check_target(text: str) -> None:
+    """Refuse what cannot be a place for an image before there is one.
+
+    Raises `UserError` as `parse_place`, `invalid-reference`, `name-with-digest`.
+    """
+    from arkwright.images.deliver import local_name
+    from arkwright.images.places import parse_place
+
+    place = parse_place(text)
+    if place.transport == "store":
+        local_name(place)
 
 
 def told(note: str) -> None:
     """Print a note of an edit."""
-    click.echo(f"note: {note}", err=True)
+    click.echo(f"note: {shown_text(note)}", err=True)
 
 
 @click.command(
@@ -224,7 +218,6 @@ def append(
     invocation: Invocation, /, image: str, sources: tuple[str, ...], prefix: str, owner: str | None,
     verbatim: bool, comment: str, compression: Codec, **options: Any,
 ) -> None:  # fmt: skip
-    from arkwright.cli.images import exclusive
     from arkwright.images import mutate_layers
 
     if verbatim and (prefix or owner):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -13,7 +12,7 @@ import msgspec
 
 from arkwright.cli.change import PLACES, Changing, changing, output_options
 from arkwright.cli.containers import configured
-from arkwright.cli.images import field
+from arkwright.cli.images import print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, switch
 from arkwright.cli.values import invalid
@@ -89,7 +88,7 @@ def _edits(command: Decorated) -> Decorated:
 @click.command(
     "config",
     cls=Arguments,
-    short_help="Show or edit the config of an image or a working container.",
+    short_help="Show or edit the config of an image or a container.",
     help="Edit the fields of an image's config; without an edit, print it. A working container's own config is "
     f"edited in place; `commit` writes it.\n\n{PLACES}",
     epilog="""\
@@ -135,10 +134,7 @@ def _show(work: Changing, found: FoundImage, form: str) -> None:
         if error.code != "no-matching-platform" or not others:
             raise
         chosen = others[0][0]
-    value: Any = read_image(content, chosen).config
-    if form != "json":
-        value = field(value, form)
-    click.echo(value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value), indent=2))
+    print_json(read_image(content, chosen).config, form)
 
 
 def parse_edit(options: dict[str, Any]) -> ConfigEdit:
@@ -290,7 +286,9 @@ def _time(text: str | None) -> str | None:
     if text is None:
         return None
     if text.isdecimal() and len(text) <= 11:
-        return datetime.fromtimestamp(int(text), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        from arkwright.oci.config import rfc3339
+
+        return rfc3339(int(text))
     if not _TIME.fullmatch(text):
         invalid("--created", text, "write RFC 3339, such as 2024-05-01T12:00:00Z, or seconds since 1970")
     return text

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arkwright.cli.change import PLACES, Changing, changing, output_options
+from arkwright.cli.images import exclusive
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.parameters import Arguments, switch
+from arkwright.cli.parameters import Arguments, Commands, switch
 from arkwright.cli.values import invalid
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def annotate(
     invocation: Invocation, /, image: str, values: tuple[str, ...], of_index: bool, of_manifests: bool,
     remove: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
-    from arkwright.cli.images import exclusive
     from arkwright.images import mutate_index
 
     if of_index and (of_manifests or options["platform"]):
@@ -63,10 +63,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not key or not equals:
         invalid("annotate", text, "write KEY=VALUE; --remove KEY takes one away")
     return key, value
-
-
-class Commands(Arguments, click.Group):
-    """A command with commands of its own."""
 
 
 @click.group(

@@ -141,6 +141,7 @@ Examples:
 @click.option("--iidfile", metavar="FILE", help="Write the image's digest to a file.")
 @click.option(
     "--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS",
+    envvar="SOURCE_DATE_EPOCH",
     help="The image's creation time. [default: $SOURCE_DATE_EPOCH, else 2000-01-01]",
 )  # fmt: skip
 @click.option(

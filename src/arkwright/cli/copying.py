@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from arkwright.cli.containers import copied_files, file_options
-from arkwright.cli.images import exclusive, open_store, platform_option
+from arkwright.cli.images import exclusive, platform_option, store_and_access, tell_image, wanted
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
 from arkwright.cli.transfer import shown
@@ -41,7 +41,7 @@ _SLASHES = {"docker": "//"}
 
 
 def conversion_options(command: Any) -> Any:
-    """`--format` and `--dest-compress`, for commands that may convert."""
+    """What may become of an image on its way."""
     command = click.option(
         "--dest-compress",
         "--dest-compress-format",
@@ -49,18 +49,23 @@ def conversion_options(command: Any) -> Any:
         type=click.Choice(("gzip", "zstd", "none")),
         help="Compress layers in this way, where they are not; diffIDs are verified and stay.",
     )(command)
-    return click.option(
+    command = click.option(
         "--format",
         "form",
         type=click.Choice(("oci", "docker")),
         help="The media types to have: OCI's, or those of Docker's schema 2.",
     )(command)
+    command = switch(
+        "--referrers",
+        help="Copy what refers to the image too (signatures, SBOMs), from registry to registry.",
+    )(command)
+    return switch("--preserve-digests", help="Fail where a destination would change the digest.")(command)
 
 
 @click.command(
     "copy",
     cls=Arguments,
-    short_help="Copy an image from any place to others, or files into a working container.",
+    short_help="Copy an image to other places, or files into a container.",
     help="Copy an image, with all of its platforms, from any place to others. Digests stay as they are unless "
     f"--format or --dest-compress asks for a conversion.\n\n{PLACES}\n\nA first word that is a working container's name copies files into it: copy CONTAINER SRC... [DST], as "
     "COPY does; DST is its working directory by default.",
@@ -81,10 +86,6 @@ they are mounted. An interrupted copy goes on where it stopped.
 @click.argument("destinations", nargs=-1, required=True)
 @platform_option
 @switch("-a", "--all", "every", help="All platforms, also to places that hold one only, which then refuse.")
-@switch("--preserve-digests", help="Fail where a destination would change the digest.")
-@switch(
-    "--referrers", help="Copy what refers to the image too (signatures, SBOMs), from registry to registry."
-)
 @conversion_options
 @file_options
 @switch("-q", "--quiet", help="Print digests only.")
@@ -109,16 +110,13 @@ def copy(
 ) -> None:
     if copied_files(invocation, root_path, source, destinations, of_files):
         return
-    from arkwright.build.upkeep import quota_kept
     from arkwright.images.places import parse_place
     from arkwright.images.transfer import Copying, CopyOptions
-    from arkwright.oci.platform import parse_platform
-    from arkwright.registry.access import Access
 
     if platform and every:
         raise exclusive("--platform", "--all")
     options = CopyOptions(
-        platform=parse_platform(platform) if platform else None,
+        platform=wanted(platform),
         every=every,
         form=form,
         codec=codec,
@@ -126,11 +124,7 @@ def copy(
         referrers=referrers,
     )
     targets = [parse_place(text) for text in destinations]
-    with (
-        quota_kept(invocation.store_root(root_path)),
-        open_store(invocation, root_path) as store,
-        Access(tls_verify=tls_verify) as access,
-    ):
+    with store_and_access(invocation, root_path, tls_verify) as (store, access):
         copying = Copying(store, parse_place(source), options, access=access)
         copying.check(targets)
         for target in targets:
@@ -159,8 +153,7 @@ def _bring(copying: Copying, title: str, target: Place, *, quiet: bool) -> None:
         click.echo(f"{name}: {copied.referrers} referrers", err=True)
     if target.transport == "store":
         name = parse_reference(name).familiar()
-    # Standard output may be where the archive went.
-    click.echo(digest if quiet else f"{name} {digest}", err=target.path == "-")
+    tell_image(name, digest, quiet=quiet, place=target)
 
 
 @click.command(
@@ -183,10 +176,6 @@ The exit status is that of the first copy that failed. What a destination has al
 @click.argument("list_path", metavar="FILE")
 @switch("--dry-run", help="Print what would be copied, and copy nothing.")
 @platform_option
-@switch("--preserve-digests", help="Fail where a destination would change the digest.")
-@switch(
-    "--referrers", help="Copy what refers to the image too (signatures, SBOMs), from registry to registry."
-)
 @conversion_options
 @switch("-q", "--quiet", help="Print digests only.")
 @tls_option()
@@ -206,12 +195,9 @@ def sync(
     tls_verify: bool | None,
     root_path: str | None,
 ) -> None:
-    from arkwright.build.upkeep import quota_kept
     from arkwright.images.fetch import opened
     from arkwright.images.pairs import LIST_LIMIT, parse_pairs
     from arkwright.images.transfer import CopyOptions
-    from arkwright.oci.platform import parse_platform
-    from arkwright.registry.access import Access
 
     with opened(list_path) as stream:
         pairs = parse_pairs(stream.read(LIST_LIMIT + 1), list_path)
@@ -221,17 +207,13 @@ def sync(
                 click.echo(f"{spelled(pair.source)} {spelled(target)}")
         return
     options = CopyOptions(
-        platform=parse_platform(platform) if platform else None,
+        platform=wanted(platform),
         form=form,
         codec=codec,
         preserve_digests=preserve_digests,
         referrers=referrers,
     )
-    with (
-        quota_kept(invocation.store_root(root_path)),
-        open_store(invocation, root_path) as store,
-        Access(tls_verify=tls_verify) as access,
-    ):
+    with store_and_access(invocation, root_path, tls_verify) as (store, access):
         failures = _sync(store, access, pairs, options, quiet=quiet)
     if failures:
         raise joined(failures)

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from arkwright.cli.cache import FILTER, age_text, columns, duration_s, in_store
-from arkwright.cli.images import open_store
+from arkwright.cli.images import open_store, print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch
 from arkwright.diagnostics.amounts import bytes_text
@@ -62,7 +62,7 @@ def du(
 
     found = msgspec.convert(in_store(invocation, root_path, body), list[Item])
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
         return
     click.echo("\n".join(map(_block, found)) if verbose else columns(_rows(found, now_ns)), nl=False)
     click.echo(_sums(found))

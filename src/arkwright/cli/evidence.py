@@ -12,7 +12,7 @@ import msgspec
 from arkwright.cli import values
 from arkwright.cli.images import open_store
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
+from arkwright.cli.parameters import Arguments, Commands, root_option, switch, tls_option
 from arkwright.diagnostics.errors import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _IMAGE = "IMAGE is `docker://NAME` in a registry, or a name or digest in the loc
 
 @click.group(
     "key",
+    cls=Commands,
     short_help="Make keys to sign with.",
     epilog="\b\nExample:\n  arkwright key generate release    # release.key and release.pub\n",
 )
@@ -33,6 +34,7 @@ def key() -> None:
 @key.command(
     "generate",
     cls=Arguments,
+    short_help="Make a pair of keys.",
     epilog="""\
 \b
 Examples:
@@ -103,7 +105,8 @@ def sign(
     stated = dict(values.pairs("--annotation", annotations))
     place, signer = parse_place(image), private_key(key_path)
     with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
-        digest = attach.locate(store, place, access).digest
+        place, found = attach.locate(store, place, access)
+        digest = found.digest
         payload = cosign.payload(digest, str(attach.repository(place)), stated)
         made = attach.attach(store, place, digest, "sig", [cosign.signature_layer(payload, signer)], access)
     click.echo(digest if quiet else f"{made.name} {digest}")
@@ -157,12 +160,13 @@ def verify_signature(
         raise UsageError.of("invalid-usage", "--type goes with --attestation")
     place, keys = parse_place(image), [_public(path) for path in key_paths]
     with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
-        digest = attach.locate(store, place, access).digest
-        found = attach.attached(store, place, digest, "att" if attestation else "sig", access)
+        place, image_found = attach.locate(store, place, access)
+        digest = image_found.digest
+        layers = attach.attached(store, place, digest, "att" if attestation else "sig", access)
         if attestation:
-            said = attach.check_attestations(found, digest, keys, predicate)
+            said = attach.check_attestations(layers, digest, keys, predicate)
         else:
-            said = [one.payload for one in attach.check_signatures(found, digest, keys, wanted)]
+            said = [one.payload for one in attach.check_signatures(layers, digest, keys, wanted)]
     for line in said:
         click.echo(msgspec.json.encode(msgspec.json.decode(line)).decode())
 

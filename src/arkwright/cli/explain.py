@@ -7,9 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from arkwright.cli.images import open_store
+from arkwright.cli.images import open_store, print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option
 
@@ -54,7 +53,7 @@ def explain(invocation: Invocation, /, build: str, step: str, form: str, root_pa
     with open_store(invocation, root_path) as store:
         found = explain(store, build, step)
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
         return
     _print(found, err=False)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from arkwright.cli.archives import named_images
-from arkwright.cli.images import IMAGE_HELP, open_store
+from arkwright.cli.images import PLACE_HELP, from_elsewhere, store_and_access, tell_image
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
 from arkwright.diagnostics.errors import UsageError
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     "export",
     cls=Arguments,
     short_help="Bring an OCI layout up to date, to share it.",
-    help="Bring an OCI layout up to date with images of the store: blobs that it has are kept, names that it "
+    help="Bring an OCI layout up to date with images: blobs that it has are kept, names that it "
     "has are moved. The layout may be on a network file system and be read by anybody while it is written; "
-    f"a store may not.\n\n{IMAGE_HELP}",
+    f"a store may not.\n\n{PLACE_HELP}",
     epilog="""\
 \b
 Examples:
@@ -34,7 +34,7 @@ Examples:
 @click.option(
     "--oci-layout", "path", metavar="DIR", required=True, help="The layout; made when it is not there."
 )
-@click.argument("images", metavar="NAME...", nargs=-1)
+@click.argument("images", metavar="IMAGE...", nargs=-1)
 @switch("-a", "--all", "every", help="All names of the store.")
 @switch("--prune", help="Delete blobs that no name of the layout leads to any more.")
 @switch("-q", "--quiet", help="Print digests only.")
@@ -54,11 +54,11 @@ def export(
 ) -> None:
     from arkwright.images.archives import add_to_layout, index_entries
     from arkwright.oci.reference import parse_reference
-    from arkwright.registry.access import Access
 
     if every == bool(images):
         raise UsageError.of("invalid-usage", "name images, or give --all for all of them")
-    with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
+    adds = from_elsewhere(*images)
+    with store_and_access(invocation, root_path, tls_verify, adds=adds) as (store, access):
         pairs: list[tuple[Descriptor, tuple[str, ...]]]
         if every:
             pairs = [(root, (name,)) for name, root in store.names.list()]
@@ -67,7 +67,7 @@ def export(
         count = add_to_layout(store.content, index_entries(pairs), path)
     for root, names in pairs:
         label = parse_reference(names[0]).familiar() if names else ""
-        click.echo(root.digest if quiet else f"{label} {root.digest}".lstrip())
+        tell_image(label, root.digest, quiet=quiet)
     gone = 0
     if prune:
         from arkwright.images.archives import prune_layout

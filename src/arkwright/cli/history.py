@@ -7,12 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from arkwright.cli.cache import Commands, age_text, columns, duration_s
-from arkwright.cli.images import open_store
+from arkwright.cli.cache import age_text, columns, duration_s
+from arkwright.cli.images import open_store, print_json
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.parameters import Arguments, root_option, switch
+from arkwright.cli.parameters import Arguments, Commands, root_option, switch
 from arkwright.diagnostics.errors import UsageError
 
 if TYPE_CHECKING:
@@ -195,4 +194,4 @@ def rm(
 
 
 def _print_json(found: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    print_json(found)

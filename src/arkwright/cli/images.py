@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,9 +16,18 @@ from arkwright.diagnostics.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from arkwright.images.local import LocalImage
+    from arkwright.images.places import Place
+    from arkwright.oci.platform import Platform
+    from arkwright.registry.access import Access
     from arkwright.store.store import Store
 
 IMAGE_HELP = "IMAGE is a name (`debian:bookworm`), a digest (`sha256:…`), or the beginning of one, at least six hex digits."
+
+
+PLACE_HELP = """\
+IMAGE is an image of the local store (a name, a digest, or the beginning of one), or
+`docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:DIR`,
+`containers-storage:NAME`, `docker-daemon:NAME`."""
 
 
 @contextmanager
@@ -27,6 +37,59 @@ def open_store(invocation: Invocation, root_path: str | None) -> Iterator[Store]
 
     with Store.open(invocation.store_root(root_path)) as store:
         yield store
+
+
+def from_elsewhere(*texts: str) -> bool:
+    """Whether any of these images has to be fetched into the store."""
+    from arkwright.images.places import parse_place
+
+    return any(parse_place(text).transport != "store" for text in texts)
+
+
+@contextmanager
+def store_and_access(
+    invocation: Invocation, root_path: str | None, tls_verify: bool | None, *, adds: bool = True
+) -> Iterator[tuple[Store, Access]]:
+    """The store that a command works in, kept to its quota if the command `adds` to it, and what the
+    command's conversations with registries share."""
+    from arkwright.build.upkeep import quota_kept
+    from arkwright.registry.access import Access
+
+    with (
+        quota_kept(invocation.store_root(root_path)) if adds else nullcontext(),
+        open_store(invocation, root_path) as store,
+        Access(tls_verify=tls_verify) as access,
+    ):
+        yield store, access
+
+
+def tell_image(name: str, digest: str, *, quiet: bool, place: Place | None = None) -> None:
+    """What a command made or sent. Standard output may be where the archive went."""
+    click.echo(digest if quiet else f"{name} {digest}".lstrip(), err=place is not None and place.path == "-")
+
+
+def print_json(value: Any, form: str | None = None) -> None:
+    """A document for programs, or the field of it that `form` names, text bare; what an image says does
+    not drive a terminal.
+
+    Raises `UserError` `unknown-field`.
+    """
+    if form not in (None, "json"):
+        value = field(value, form or "")
+    if not isinstance(value, str):
+        value = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    elif sys.stdout.isatty():
+        from arkwright.diagnostics.cells import escape
+
+        value = escape(value)
+    click.echo(value)
+
+
+def wanted(platform: str | None) -> Platform | None:
+    """The platform that was asked for."""
+    from arkwright.oci.platform import parse_platform
+
+    return parse_platform(platform) if platform else None
 
 
 def platform_option(command: Any) -> Any:
@@ -74,7 +137,7 @@ def images(
             {"name": image.name, "digest": image.digest, "size": image.size, "created": image.created}
             for image in found
         ]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        print_json(rows)
     else:
         click.echo(table(found, digests=digests), nl=False)
 
@@ -96,6 +159,7 @@ def _chosen(full_name: str, wanted: str) -> bool:
 
 def table(found: list[LocalImage], *, digests: bool) -> str:
     """Names, digests, sizes and creation times in columns."""
+    from arkwright.cli.looking import shown_text
     from arkwright.diagnostics.amounts import bytes_text
     from arkwright.oci.reference import parse_reference
 
@@ -103,7 +167,7 @@ def table(found: list[LocalImage], *, digests: bool) -> str:
     for image in found:
         digest = image.digest if digests else image.digest[:19]
         familiar = parse_reference(image.name).familiar()
-        rows.append((familiar, digest, bytes_text(image.size), image.created[:19] or "-"))
+        rows.append((familiar, digest, bytes_text(image.size), shown_text(image.created[:19]) or "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
@@ -154,7 +218,7 @@ def _key(value: Any, rest: str, part: str) -> tuple[Any, bool] | None:
     "tag",
     cls=Arguments,
     short_help="Give an image another name.",
-    help=f"Give an image another name.\n\n{IMAGE_HELP}",
+    help=f"Give an image another name in the local store.\n\n{PLACE_HELP}",
     epilog="\b\nExample:\n  arkwright tag app:1 registry.example/team/app:1\n",
 )
 @click.argument("image")
@@ -162,6 +226,7 @@ def _key(value: Any, rest: str, part: str) -> tuple[Any, bool] | None:
 @root_option
 @click.pass_obj
 def tag(invocation: Invocation, /, image: str, names: tuple[str, ...], root_path: str | None) -> None:
+    from arkwright.build.upkeep import quota_kept
     from arkwright.images.deliver import deliver
     from arkwright.images.fetch import fetch
     from arkwright.images.places import parse_place
@@ -174,7 +239,10 @@ def tag(invocation: Invocation, /, image: str, names: tuple[str, ...], root_path
                 f"{target.text}: a name that is given is one of the local store",
                 hint=f"arkwright copy {image} {target.text}",
             )
-    with open_store(invocation, root_path) as store:
+    with (
+        quota_kept(invocation.store_root(root_path)) if from_elsewhere(image) else nullcontext(),
+        open_store(invocation, root_path) as store,
+    ):
         found = fetch(store, parse_place(image))
         for target in targets:
             deliver(store, found.descriptor, target)

@@ -7,9 +7,9 @@ import sys
 import click
 import msgspec
 
-from arkwright.cli.images import field
+from arkwright.cli.images import PLACE_HELP, print_json
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.looking import PLACE_HELP, look_options, looking
+from arkwright.cli.looking import look_options, looking
 from arkwright.cli.parameters import Arguments, switch
 
 
@@ -61,6 +61,4 @@ def inspect(
             sys.stdout.buffer.flush()
             return
         found = msgspec.to_builtins(describe_image(look.store, opened, access=look.access(image)))
-    if form != "json":
-        found = field(found, form)
-    click.echo(found if isinstance(found, str) else msgspec.json.format(msgspec.json.encode(found), indent=2))
+    print_json(found, form)

@@ -6,18 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from arkwright.cli.images import PLACE_HELP, exclusive, print_json, wanted
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.looking import (
-    PLACE_HELP,
-    json_options,
-    look_options,
-    looking,
-    plain_text,
-    print_json,
-    shown_text,
-    trouble,
-    wanted,
-)
+from arkwright.cli.looking import json_options, look_options, looking, plain_text, shown_text, trouble
 from arkwright.cli.parameters import Arguments, switch
 
 if TYPE_CHECKING:
@@ -157,7 +148,6 @@ def validate(
     tls_verify: bool | None,
     root_path: str | None,
 ) -> None:
-    from arkwright.cli.images import exclusive
     from arkwright.images.validate import validate_place
 
     if platform and all_platforms:

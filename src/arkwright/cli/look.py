@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from arkwright.cli.images import PLACE_HELP, print_json
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.looking import (
-    PLACE_HELP,
-    json_options,
-    look_options,
-    looking,
-    plain_text,
-    print_json,
-    shown_text,
-)
+from arkwright.cli.looking import json_options, look_options, looking, plain_text, shown_text
 from arkwright.cli.parameters import Arguments, switch
 from arkwright.diagnostics.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from arkwright.cli.images import open_store, platform_option
+from arkwright.cli.images import from_elsewhere, open_store, platform_option, wanted
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import root_option, switch, tls_option
 from arkwright.diagnostics.errors import UsageError, UserError
@@ -17,16 +17,10 @@ from arkwright.diagnostics.errors import UsageError, UserError
 if TYPE_CHECKING:
     from arkwright.images.opened import OpenedImage
     from arkwright.images.places import Place
-    from arkwright.oci.platform import Platform
     from arkwright.registry.access import Access
     from arkwright.store.store import Store
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-PLACE_HELP = """\
-IMAGE is an image of the local store (a name, a digest, or the beginning of one), or
-`docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:DIR`,
-`containers-storage:NAME`, `docker-daemon:NAME`."""
 
 
 def look_options(command: Decorated) -> Decorated:
@@ -85,22 +79,13 @@ def looking(
     invocation: Invocation, root_path: str | None, tls_verify: bool | None, *texts: str
 ) -> Iterator[Looking]:
     """The store, open for the body. What comes from elsewhere counts towards the quota."""
-    from arkwright.images.places import parse_place
-
     with ExitStack() as stack:
-        if any(parse_place(text).transport != "store" for text in texts):
+        if from_elsewhere(*texts):
             from arkwright.build.upkeep import quota_kept
 
             stack.enter_context(quota_kept(invocation.store_root(root_path)))
         store = stack.enter_context(open_store(invocation, root_path))
         yield Looking(store, stack, tls_verify)
-
-
-def wanted(platform: str | None) -> Platform | None:
-    """The platform that was asked for."""
-    from arkwright.oci.platform import parse_platform
-
-    return parse_platform(platform) if platform else None
 
 
 @contextmanager
@@ -119,17 +104,6 @@ def json_options(command: Decorated) -> Decorated:
         "--format", "form", metavar="json|FIELD.PATH",
         help="JSON, or one field of it by its path; list items by number. Text is printed bare.",
     )(command)  # fmt: skip
-
-
-def print_json(value: Any, form: str | None) -> None:
-    """A document for programs, or a field of it. Raises `UserError` `unknown-field`."""
-    import msgspec
-
-    if form not in (None, "json"):
-        from arkwright.cli.images import field
-
-        value = field(value, form or "")
-    click.echo(value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def plain_text(text: str) -> str:

@@ -34,7 +34,12 @@ def mount(invocation: Invocation, /, container: str, root_path: str | None) -> N
     click.echo(mount_container(invocation.store_root(root_path), container))
 
 
-@click.command("umount", cls=Arguments, short_help="Take the mount of a working container away.")
+@click.command(
+    "umount",
+    cls=Arguments,
+    short_help="Take the mount of a working container away.",
+    epilog="\b\nExample:\n  arkwright unshare -- sh -c 'cp -r out/. $(arkwright mount c); arkwright umount c'\n",
+)
 @click.argument("containers", metavar="CONTAINER...", nargs=-1, required=True)
 @root_option
 @click.pass_obj

@@ -40,6 +40,14 @@ class Switch(click.Option):
             self.secondary_opts = secondary
 
 
+class BareOption(click.Option):
+    """An option that may stand without a value, which then is `bare`."""
+
+    def __init__(self, *args: Any, bare: str | None = None, **attributes: Any) -> None:
+        self.bare = bare
+        super().__init__(*args, **attributes)
+
+
 class Arguments(click.Command):
     """A command whose switches may be written `--switch=BOOL`, and whose options with an attribute
     `bare` may be written without a value, which then is `bare`."""
@@ -87,6 +95,10 @@ class Arguments(click.Command):
             if argument in valued:
                 rewritten.extend(value for value in [next(rest, None)] if value is not None)
         return [*rewritten, *rest]
+
+
+class Commands(Arguments, click.Group):
+    """A command with commands of its own."""
 
 
 def _truth(name: str, value: str) -> bool:

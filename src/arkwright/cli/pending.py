@@ -13,11 +13,10 @@ from typing import Any
 import click
 import msgspec
 
-from arkwright.cli.parameters import Decorated
+from arkwright.cli.parameters import BareOption, Decorated
 from arkwright.diagnostics.errors import Diagnostic, Severity, UsageError
 
 _LIMITS = "limits per step will fill it"
-_RECORDS = "attestations will fill it; none are made until then"
 _OFF = ("", "false", "0", "disabled=true")
 
 
@@ -36,9 +35,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 PENDING = (
-    Pending(("--attest",), _RECORDS, None, _OFF),
-    Pending(("--provenance",), _RECORDS, "true", _OFF),
-    Pending(("--sbom",), _RECORDS, "true", _OFF),
+    Pending(("--sbom",), "`arkwright sbom` makes one of an image", "true", _OFF),
     Pending(("--squash",), "the image toolbox will fill it", "true", _OFF),
     Pending(("--cpuset-mems",), _LIMITS),
     Pending(("--cgroup-parent",), _LIMITS),
@@ -81,11 +78,10 @@ NO_EFFECT = (
 )
 
 
-class PendingOption(click.Option):
-    """Declared like any option; those with a bare form may stand without a value."""
+class PendingOption(BareOption):
+    """Declared like any option, and shown in no list."""
 
-    def __init__(self, *args: Any, bare: str | None = None, **attributes: Any) -> None:
-        self.bare = bare
+    def __init__(self, *args: Any, **attributes: Any) -> None:
         attributes.update(hidden=True, allow_from_autoenv=False)
         super().__init__(*args, **attributes)
 
@@ -148,6 +144,4 @@ def without_effect(values: Mapping[str, Any]) -> tuple[Diagnostic, ...]:
 
 
 def _asks(option: Pending, value: str) -> bool:
-    if option.key == "pending_attest":
-        return "disabled=true" not in value.lower().split(",")
     return value.lower() not in option.harmless

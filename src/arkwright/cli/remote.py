@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from arkwright.cli.images import print_json
 from arkwright.cli.invocation import Invocation
+from arkwright.cli.looking import shown_text
 from arkwright.cli.parameters import Arguments, switch, tls_option
 from arkwright.diagnostics.errors import ArkwrightError, RemoteError, UserError
 
@@ -59,10 +61,10 @@ def ls_tags(invocation: Invocation, /, name: str, as_json: bool, tls_verify: boo
             "invalid-place", f"{name}: tags are listed of registries and of OCI layouts", hint="docker://NAME"
         )
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode({"name": name, "tags": tags}), indent=2))
+        print_json({"name": name, "tags": tags})
         return
     for tag in tags:
-        click.echo(tag)
+        click.echo(shown_text(tag))
 
 
 @click.command(

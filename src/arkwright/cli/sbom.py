@@ -10,8 +10,9 @@ import click
 
 from arkwright import __version__
 from arkwright.cli.evidence import private_key
+from arkwright.cli.images import PLACE_HELP
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.looking import PLACE_HELP, look_options, looking
+from arkwright.cli.looking import look_options, looking
 from arkwright.cli.parameters import Arguments
 from arkwright.diagnostics.errors import UserError
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from arkwright.cli.invocation import Invocation
-from arkwright.cli.parameters import Arguments, root_option, switch
+from arkwright.cli.parameters import Arguments, Commands, root_option, switch
 from arkwright.diagnostics.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 _DEFAULT = "127.0.0.1:5000"
 _LISTEN = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]*)):(\d{1,5})")
 _QUOTA_LOOK_S = 5.0
-
-
-class Commands(Arguments, click.Group):
-    """A group whose options are written as everywhere."""
 
 
 @click.group(

@@ -26,12 +26,12 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Images": {
         "images": Entry("images", "images", "List the images of the local store."),
         "tag": Entry("images", "tag", "Give an image another name."),
-        "rm": Entry("images", "rm", "Remove names of images."),
+        "rm": Entry("images", "rm", "Remove names of images, or working containers."),
         "pull": Entry("transfer", "pull", "Fetch an image from a registry, or from anywhere else."),
         "push": Entry("transfer", "push", "Send an image to a registry, or to anywhere else."),
         "save": Entry("archives", "save", "Write images to an archive."),
         "load": Entry("archives", "load", "Read images from an archive."),
-        "copy": Entry("copying", "copy", "Copy an image from any place to others."),
+        "copy": Entry("copying", "copy", "Copy an image to other places, or files into a container."),
         "sync": Entry("copying", "sync", "Copy the images of a list."),
         "export": Entry("export", "export", "Bring an OCI layout up to date, to share it."),
         "ls-tags": Entry("remote", "ls_tags", "List the tags of a repository in a registry."),
@@ -47,7 +47,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "validate": Entry("layers", "validate", "Check an image against the specification."),
     },
     "Change": {
-        "config": Entry("change_config", "config", "Show or edit an image's config."),
+        "config": Entry("change_config", "config", "Show or edit the config of an image or a container."),
         "append": Entry("change", "append", "Add a layer to an image: a tar or a directory."),
         "squash": Entry("change", "squash", "Make the layers of an image one layer."),
         "flatten": Entry("change", "flatten", "Make an image one layer with one entry of history."),
@@ -65,13 +65,16 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "commit": Entry("containers", "commit", "Make an image of a working container."),
         "mount": Entry("mounting", "mount", "Mount a working container's tree, and print where."),
         "umount": Entry("mounting", "umount", "Take the mount of a working container away."),
-        "unshare": Entry("mounting", "unshare", "Run a program where this user may mount."),
+        "unshare": Entry(
+            "mounting", "unshare", "Run a program where this user may mount, as `mount` needs it."
+        ),
         "unpack": Entry("bundles", "unpack", "Unpack an image to a runtime bundle."),
         "repack": Entry("bundles", "repack", "Make an image of a bundle, with a layer of what has changed."),
         "mtree": Entry("bundles", "mtree", "Write or check the manifest of a tree (mtree)."),
     },
     "Evidence": {
         "sbom": Entry("sbom", "sbom", "List the packages that an image is made of."),
+        "provenance": Entry("provenance", "provenance", "Say how an image was made, from what."),
         "key": Entry("evidence", "key", "Make keys to sign with."),
         "sign": Entry("evidence", "sign", "Sign an image with a key."),
         "verify-signature": Entry("evidence", "verify_signature", "Check the signatures of an image."),

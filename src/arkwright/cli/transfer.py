@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arkwright.cli.images import IMAGE_HELP, open_store, platform_option
+from arkwright.cli.images import PLACE_HELP, exclusive, platform_option, store_and_access, tell_image, wanted
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
 from arkwright.diagnostics.errors import UsageError
@@ -81,44 +81,31 @@ def pull(
 ) -> None:
     """Fetch an image into the local store, for this host's platform. NAME is one in a registry; other
     places, such as oci:DIR:TAG, are written as for `copy`."""
-    from arkwright.build.upkeep import quota_kept
-    from arkwright.cli.images import exclusive
     from arkwright.images.fetch import fetch_entry, full_name
     from arkwright.images.places import in_registry, parse_place
-    from arkwright.oci.platform import host_platform, parse_platform
+    from arkwright.oci.descriptor import plain
+    from arkwright.oci.platform import host_platform
     from arkwright.oci.reference import is_short, parse_reference
-    from arkwright.registry.access import Access
 
     if platform and all_platforms:
         raise exclusive("--platform", "--all-platforms")
     place = parse_place(name)
     # docker:// names a registry's image in full; a bare name may be short for one.
     reference = parse_reference(name) if place.transport == "store" else place.reference
-    wanted = None if all_platforms else parse_platform(platform) if platform else host_platform()
-    with (
-        quota_kept(invocation.store_root(root_path)),
-        open_store(invocation, root_path) as store,
-        Access(tls_verify=tls_verify) as access,
-    ):
+    chosen = None if all_platforms else wanted(platform) or host_platform()
+    with store_and_access(invocation, root_path, tls_verify) as (store, access):
         if place.transport == "store":
             assert reference is not None
             place = in_registry(access.config.qualify(name) if is_short(name) else reference)
         shown_name = place.reference.familiar() if place.reference else place.text
         with shown(f"pull {shown_name}", quiet=quiet) as progress:
-            entry = fetch_entry(store, place, wanted, access=access, progress=progress)
+            entry = fetch_entry(store, place, chosen, access=access, progress=progress)
         names = {full_name(place, entry), str(reference) if reference else ""} - {""}
         descriptor = plain(entry)
         for full in names:
             store.names.set(full, descriptor)
     label = reference.familiar() if reference else min(names, default="")
-    click.echo(descriptor.digest if quiet else f"{label} {descriptor.digest}".lstrip())
-
-
-def plain(entry: Descriptor) -> Descriptor:
-    """Without what an index says of it."""
-    from arkwright.oci.descriptor import Descriptor
-
-    return Descriptor(media_type=entry.media_type, digest=entry.digest, size=entry.size)
+    tell_image(label, descriptor.digest, quiet=quiet)
 
 
 @click.command(
@@ -126,7 +113,7 @@ def plain(entry: Descriptor) -> Descriptor:
     cls=Arguments,
     short_help="Send an image to a registry, or to anywhere else.",
     help="Send an image to a registry, to the place that its name says or to DESTINATION; other places, "
-    f"such as oci:DIR:TAG, are written as for `copy`.\n\n{IMAGE_HELP}",
+    f"such as oci:DIR:TAG, are written as for `copy`.\n\n{PLACE_HELP}",
     epilog="""\
 \b
 Examples:
@@ -157,7 +144,6 @@ def push(
     from arkwright.images.fetch import fetch
     from arkwright.images.places import in_registry, parse_place
     from arkwright.oci.reference import parse_reference
-    from arkwright.registry.access import Access
 
     source = parse_place(image)
     if destination is None and source.transport != "store":
@@ -168,7 +154,8 @@ def push(
     if target.transport == "store":
         target = in_registry(parse_reference(target.text))
     label = target.reference.familiar() if target.reference else target.text
-    with open_store(invocation, root_path) as store, Access(tls_verify=tls_verify) as access:
+    adds = source.transport != "store"
+    with store_and_access(invocation, root_path, tls_verify, adds=adds) as (store, access):
         found = fetch(store, source, access=access)
         with shown(f"push {label}", quiet=quiet) as progress:
             if target.transport == "docker" and target.reference is not None:
@@ -181,7 +168,7 @@ def push(
             else:
                 arrived = deliver(store, found.descriptor, target, access=access, progress=progress)
                 name, digest, report = arrived.name, arrived.digest, None
-    click.echo(digest if quiet else f"{name} {digest}", err=target.path == "-")
+    tell_image(name, digest, quiet=quiet, place=target)
     if report is not None and not quiet:
         sent = f"{report.uploaded} blobs uploaded, {report.mounted} mounted, {report.skipped} there already"
         click.echo(sent, err=True)

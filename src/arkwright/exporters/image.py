@@ -7,7 +7,6 @@ layer without one is exported through the snapshotter, inside the worker.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -21,6 +20,7 @@ from arkwright.oci import config as image_config
 from arkwright.oci import descriptor as media
 from arkwright.oci import manifest as image_manifest
 from arkwright.oci.config import History, ImageConfig, RootFS
+from arkwright.oci.config import rfc3339 as rfc3339  # noqa: PLC0414
 from arkwright.oci.descriptor import Descriptor
 from arkwright.snapshot.base import Layer, Snapshotter
 from arkwright.snapshot.layers import LayerRecords
@@ -99,11 +99,6 @@ def assemble(
     root = _write(content, media.INDEX, image_manifest.encode(index))
     root = msgspec.structs.replace(root, annotations=wanted.index_descriptor)
     return AssembledImage(root=root, manifests=tuple(manifests))
-
-
-def rfc3339(epoch: int) -> str:
-    """Seconds since 1970 as the specification's `date-time`, in UTC."""
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _record(layers: LayerRecords, layer_id: str) -> Layer:

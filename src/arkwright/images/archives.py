@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import io
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.images.destination import not_writable, open_destination
+from arkwright.images.destination import copy_blob, not_writable, open_destination
 from arkwright.images.folders import LayoutFolder, reachable
 from arkwright.images.graph import closure, runnable
 from arkwright.layer.entry import Change, Entry
@@ -40,7 +39,6 @@ Sink = Callable[[bytes], object]
 
 IMAGE_NAME = "io.containerd.image.name"
 _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
-_COPY_SIZE = 1 << 20
 
 
 class DockerImage(msgspec.Struct, frozen=True, rename="pascal"):
@@ -71,7 +69,9 @@ def index_entries(images: Images) -> tuple[Descriptor, ...]:
     entries = []
     for root, names in images:
         for name in names:
-            named = {IMAGE_NAME: name, REF_NAME: parse_reference(name).tag or "latest"}
+            tag = parse_reference(name).tag
+            # A name with a digest has no tag, and must not seem to be `latest`.
+            named = {IMAGE_NAME: name, **({REF_NAME: tag} if tag else {})}
             entries.append(msgspec.structs.replace(root, annotations={**root.annotations, **named}))
         if not names:
             entries.append(root)
@@ -119,7 +119,9 @@ def add_to_layout(
     try:
         with space_needed(path, path), _alone_in(path):
             for descriptor in blobs:
-                count += _copy_blob(content, descriptor, layout.blob_path(descriptor.digest))
+                blob_path = layout.blob_path(descriptor.digest)
+                os.makedirs(os.path.dirname(blob_path), exist_ok=True)
+                count += copy_blob(content, descriptor, blob_path)
                 copied(descriptor)
             layout.write_index(_merged(layout.index(), entries))
     except OSError as error:
@@ -226,23 +228,3 @@ def _docker_image(content: ContentStore, root: Descriptor, names: tuple[str, ...
     manifest = found[0][1]
     # Full names: docker shortens them itself, podman would take short ones for localhost's.
     return DockerImage(_blob_name(manifest.config), names or None, tuple(map(_blob_name, manifest.layers)))
-
-
-def _copy_blob(content: ContentStore, blob: Descriptor, target_path: str) -> bool:
-    """Whether it had to be copied."""
-    if os.path.exists(target_path) and os.path.getsize(target_path) == blob.size:
-        return False
-    os.makedirs(os.path.dirname(target_path), exist_ok=True)
-    temporary_path = f"{target_path}.{secrets.token_hex(6)}"
-    try:
-        with content.open(blob.digest) as source, open(temporary_path, "xb") as target:
-            while chunk := source.read(_COPY_SIZE):
-                target.write(chunk)
-            target.flush()
-            os.fsync(target.fileno())
-        os.rename(temporary_path, target_path)
-    except BaseException:
-        if os.path.lexists(temporary_path):
-            os.unlink(temporary_path)
-        raise
-    return True

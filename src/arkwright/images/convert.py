@@ -13,59 +13,37 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.images.graph import DOCUMENT_LIMIT
+from arkwright.images.local import read_config
 from arkwright.layer import faults
 from arkwright.layer.codec import compressor, decompress
 from arkwright.layer.profile import Codec, profile_for
 from arkwright.layer.tar_read import DEFAULT_LIMITS
 from arkwright.net.retry import cancelled
 from arkwright.oci import descriptor as media
+from arkwright.oci import formats
 from arkwright.oci import manifest as image_manifest
-from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.descriptor import Descriptor, plain
 from arkwright.oci.digest import is_digest
+from arkwright.oci.formats import Format
 from arkwright.oci.manifest import Index
 from arkwright.registry.parallel import run_all
 from arkwright.registry.pull import BlobProgress
 from arkwright.store.content import ContentStore
 
-Format = Literal["oci", "docker"]
 _READ = 1 << 20
 _JOBS = 4
 _DEPTH = 4
 _INDENTS = (0, 3, 2, 4)
 
-_MANIFEST: dict[Format, str] = {"oci": media.MANIFEST, "docker": media.DOCKER_MANIFEST}
-_INDEX: dict[Format, str] = {"oci": media.INDEX, "docker": media.DOCKER_INDEX}
-_CONFIG: dict[Format, str] = {"oci": media.CONFIG, "docker": media.DOCKER_CONFIG}
-_OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
-_DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
-_LAYER: dict[tuple[Format, bool, Codec], str] = {
-    ("oci", False, "none"): media.LAYER_TAR,
-    ("oci", False, "gzip"): media.LAYER_GZIP,
-    ("oci", False, "zstd"): media.LAYER_ZSTD,
-    ("docker", False, "none"): media.DOCKER_LAYER_TAR,
-    ("docker", False, "gzip"): media.DOCKER_LAYER_GZIP,
-    ("oci", True, "none"): _OCI_FOREIGN,
-    ("oci", True, "gzip"): f"{_OCI_FOREIGN}+gzip",
-    ("oci", True, "zstd"): f"{_OCI_FOREIGN}+zstd",
-    ("docker", True, "none"): _DOCKER_FOREIGN,
-    ("docker", True, "gzip"): f"{_DOCKER_FOREIGN}.gzip",
-}
-_KINDS: dict[str, tuple[bool, Codec]] = {
-    **{name: kind[1:] for kind, name in _LAYER.items()},
-    # Written by some builders, though Docker's schema 2 does not have it.
-    media.DOCKER_LAYER_ZSTD: (False, "zstd"),
-}
 # What is said about the compressed bytes does not hold for others.
 _OF_BYTES = ("containerd.io/snapshot/", "io.containers.estargz.", "io.github.containers.zstd-chunked.")
 _LAYER_LIKE = re.compile(r"image\.(layer|rootfs)\.")
-_REFERENCE_TYPE = "vnd.docker.reference.type"
-_REFERENCE_DIGEST = "vnd.docker.reference.digest"
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +73,7 @@ def convert(
         return Converted(descriptor=root)
     work = _Conversion(content, form, codec, progress, jobs)
     descriptor = work.document(root, _DEPTH)
-    plain = Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
-    return Converted(descriptor=plain, lost=tuple(dict.fromkeys(work.lost)))
+    return Converted(descriptor=plain(descriptor), lost=tuple(dict.fromkeys(work.lost)))
 
 
 class _Conversion:
@@ -139,12 +116,13 @@ class _Conversion:
 
     def _index(self, fields: dict[str, Any], document: Index, depth: int) -> bool:
         form = self._form or ("docker" if document.media_type == media.DOCKER_INDEX else "oci")
-        changed = self._retype(fields, _INDEX[form])
+        changed = self._retype(fields, formats.INDEX[form])
         new: dict[str, str] = {}
         children: list[dict[str, Any]] = []
+        absent: list[dict[str, Any]] = []
         for child, said in zip(document.manifests, fields["manifests"], strict=True):
-            about = child.annotations.get(_REFERENCE_DIGEST, "")
-            if _REFERENCE_TYPE in child.annotations and (about in new or form == "docker"):
+            about = child.annotations.get(media.REFERENCE_DIGEST, "")
+            if media.REFERENCE_TYPE in child.annotations and (about in new or form == "docker"):
                 self.lost.append("attestations, which name the image by its old digest")
                 changed = True
                 continue
@@ -152,16 +130,32 @@ class _Conversion:
                 self._refuse_in_docker(form, child)
                 children.append(said)
                 continue
+            if not self._content.has(child.digest):
+                absent.append(said)
+                children.append(said)
+                continue
             made = self.document(child, depth - 1)
             if made.digest != child.digest:
                 new[child.digest] = made.digest
-                said.update(mediaType=made.media_type, digest=made.digest, size=made.size)
-                changed = True
+                changed |= _replace(said, made)
             if form == "docker":
                 changed |= self._docker_child(said, made)
             children.append(said)
+        if changed and absent:
+            self._leave_out(absent, document)
+            children = [said for said in children if said not in absent]
         fields["manifests"] = children
         return self._drop(form, fields) or changed
+
+    def _leave_out(self, absent: list[dict[str, Any]], document: Index) -> None:
+        """Images that a sparse index only names cannot be converted, and the two formats do not mix."""
+        if len(absent) == len(document.manifests):
+            raise UserError.of(
+                "missing-blob",
+                "the store has none of the images of the index",
+                hint="`arkwright pull --all-platforms` fetches them",
+            )
+        self.lost.append(f"{len(absent)} images of the index that are not in the local store")
 
     def _docker_child(self, said: dict[str, Any], made: Descriptor) -> bool:
         """A list of schema 2 names each manifest's platform, and nothing else of it."""
@@ -170,16 +164,18 @@ class _Conversion:
             del said[key]
         if "platform" in said or made.media_type in media.INDEXES:
             return bool(extra)
-        manifest = image_manifest.parse(self._content.read(made.digest), made.media_type)
+        manifest = image_manifest.parse(
+            self._content.read(made.digest, limit=DOCUMENT_LIMIT), made.media_type
+        )
         assert not isinstance(manifest, Index)
-        config = self._config(manifest.config)
+        config = read_config(self._content, manifest)
         said["platform"] = {key: config[key] for key in ("architecture", "os", "variant") if config.get(key)}
         return True
 
     # --- Manifests -----------------------------------------------------------------------------
 
     def _manifest(self, root: Descriptor, fields: dict[str, Any], document: image_manifest.Manifest) -> bool:
-        if document.artifact_type or document.config.media_type not in _CONFIG.values():
+        if document.artifact_type or document.config.media_type not in formats.CONFIG.values():
             self._refuse_in_docker(self._form, root)
             return False
         stated = document.media_type or root.media_type
@@ -192,15 +188,15 @@ class _Conversion:
         changed = False
         for said, new in zip(fields["layers"], layers, strict=True):
             changed |= _replace(said, new)
-        if fields["config"]["mediaType"] != _CONFIG[form]:
-            fields["config"]["mediaType"] = _CONFIG[form]
+        if fields["config"]["mediaType"] != formats.CONFIG[form]:
+            fields["config"]["mediaType"] = formats.CONFIG[form]
             changed = True
         if self._form == "docker":
             for said in (fields["config"], *fields["layers"]):
                 changed |= self._drop("docker", said)
         changed |= self._drop(form, fields)
         if changed or self._form:
-            changed |= self._retype(fields, _MANIFEST[form])
+            changed |= self._retype(fields, formats.MANIFEST[form])
         return changed
 
     def _converted_layers(self, document: image_manifest.Manifest, form: Format) -> list[Descriptor]:
@@ -233,7 +229,7 @@ class _Conversion:
     ) -> Descriptor:
         """The layer with the media type that the format has for it."""
         foreign = self._kind(of or layer)[0]
-        media_type = _LAYER.get((form, foreign, codec))
+        media_type = formats.LAYER.get((form, foreign, codec))
         if media_type is None:
             raise UserError.of(
                 "zstd-in-docker-format",
@@ -243,13 +239,13 @@ class _Conversion:
         return msgspec.structs.replace(layer, media_type=media_type)
 
     def _kind(self, layer: Descriptor) -> tuple[bool, Codec]:
-        kind = _KINDS.get(layer.media_type)
+        kind = formats.LAYER_KINDS.get(layer.media_type)
         if kind is None:
             raise _not_convertible(f"its layer {layer.digest} is of the type {layer.media_type}")
         return kind
 
     def _diff_ids(self, document: image_manifest.Manifest) -> list[str]:
-        rootfs = self._config(document.config).get("rootfs")
+        rootfs = read_config(self._content, document).get("rootfs")
         found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         if not isinstance(found, list) or not all(isinstance(one, str) and is_digest(one) for one in found):
             raise _not_convertible(f"its config {document.config.digest} has no list of diffIDs")
@@ -259,17 +255,6 @@ class _Conversion:
                 f"config {document.config.digest} names {len(found)} layers, the manifest {len(document.layers)}",
             )
         return found
-
-    def _config(self, config: Descriptor) -> dict[str, Any]:
-        try:
-            fields = msgspec.json.decode(self._content.read(config.digest, limit=DOCUMENT_LIMIT))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UserError.of(
-                "invalid-image-config", f"config {config.digest} is not JSON: {error}"
-            ) from error
-        if not isinstance(fields, dict):
-            raise UserError.of("invalid-image-config", f"config {config.digest} is not a JSON object")
-        return fields
 
     # --- Fields --------------------------------------------------------------------------------
 
@@ -350,6 +335,9 @@ def _written(fields: dict[str, Any], indent: int) -> bytes:
 
 def _replace(said: dict[str, Any], new: Descriptor) -> bool:
     """Write what changed of a descriptor into its document; whether anything did."""
+    if said["digest"] != new.digest:
+        for key in media.OF_CONTENT:
+            said.pop(key, None)
     wanted: dict[str, Any] = {"mediaType": new.media_type, "digest": new.digest, "size": new.size}
     if new.annotations:
         wanted["annotations"] = new.annotations

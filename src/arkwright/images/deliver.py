@@ -10,7 +10,7 @@ from arkwright.diagnostics.errors import UserError
 from arkwright.images.fetch import ENGINES
 from arkwright.images.graph import runnable, select_platform
 from arkwright.images.places import Place
-from arkwright.oci.descriptor import REF_NAME, Descriptor
+from arkwright.oci.descriptor import REF_NAME, Descriptor, plain
 from arkwright.oci.digest import is_digest
 from arkwright.oci.platform import host_platform
 from arkwright.oci.reference import Reference, parse_reference
@@ -49,18 +49,27 @@ def deliver(
     `registry.push.push_image`, `archives.add_to_layout`, `directory.write_directory`,
     `destination.open_destination`, `transports.load_into`.
     """
-    plain = Descriptor(media_type=image.media_type, digest=image.digest, size=image.size)
+    image = plain(image)
     if place.transport == "store":
-        reference = parse_reference(place.text)
-        if reference.digest:
-            raise UserError.of("name-with-digest", f"{place.text}: a name that is given cannot have a digest")
-        store.names.set(str(reference), plain)
-        return Delivered(name=str(reference), digest=plain.digest)
+        name = local_name(place)
+        store.names.set(name, image)
+        return Delivered(name=name, digest=image.digest)
     if place.transport == "docker" and place.reference is not None:
-        return _to_registry(store.content, plain, place.reference, access, progress, origin)
+        return _to_registry(store.content, image, place.reference, access, progress, origin)
     if place.transport in ONE_PLATFORM:
-        return _to_one_platform(store.content, plain, place)
-    return _to_files(store.content, plain, place, progress)
+        return _to_one_platform(store.content, image, place)
+    return _to_files(store.content, image, place, progress)
+
+
+def local_name(place: Place) -> str:
+    """The full name that a place of the local store stands for, as a target.
+
+    Raises `UserError` `invalid-reference`, `name-with-digest`.
+    """
+    reference = parse_reference(place.text)
+    if reference.digest:
+        raise UserError.of("name-with-digest", f"{place.text}: a name that is given cannot have a digest")
+    return str(reference)
 
 
 def _to_registry(
@@ -105,8 +114,7 @@ def one_platform(content: ContentStore, image: Descriptor) -> tuple[Descriptor, 
     """
     found = runnable(content, image)
     chosen, manifest = found[0] if len(found) == 1 else select_platform(content, image, host_platform())
-    plain = Descriptor(media_type=chosen.media_type, digest=chosen.digest, size=chosen.size)
-    return plain, manifest.config.digest
+    return plain(chosen), manifest.config.digest
 
 
 def _to_files(

@@ -13,16 +13,12 @@ from arkwright.images.graph import DOCUMENT_LIMIT, manifests, platform_of_manife
 from arkwright.images.local import platforms, size_of
 from arkwright.images.opened import OpenedImage
 from arkwright.images.steps import Step, diff_ids, match_steps, step_of_layer
-from arkwright.oci.descriptor import MANIFESTS, Descriptor
+from arkwright.oci.descriptor import MANIFESTS, REFERENCE_DIGEST, REFERENCE_TYPE, Descriptor
 from arkwright.oci.layout import Layout
 from arkwright.oci.manifest import Index, Manifest, parse
 from arkwright.registry.access import Access
 from arkwright.store.content import ContentStore
 from arkwright.store.store import Store
-
-# BuildKit's link from an attestation to its image, where it stands in one index with it.
-_SUBJECT = "vnd.docker.reference.digest"
-_KIND = "vnd.docker.reference.type"
 
 
 class LayerDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,9 +173,9 @@ def _referrers(store: Store, image: OpenedImage, access: Access | None) -> Itera
 def _attested(content: ContentStore, image: OpenedImage, subjects: set[str]) -> Iterator[Referrer]:
     root = read_document(content, image.root)
     for child in root.manifests if isinstance(root, Index) else ():
-        subject = child.annotations.get(_SUBJECT, "")
-        if _KIND in child.annotations and subject in subjects:
-            yield _referrer(child, subject, child.artifact_type or child.annotations[_KIND])
+        subject = child.annotations.get(REFERENCE_DIGEST, "")
+        if REFERENCE_TYPE in child.annotations and subject in subjects:
+            yield _referrer(child, subject, child.artifact_type or child.annotations[REFERENCE_TYPE])
 
 
 def _in_store(store: Store, subjects: set[str]) -> Iterator[Referrer]:

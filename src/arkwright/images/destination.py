@@ -1,4 +1,4 @@
-"""Where an archive goes: a file that appears only when it is whole, or standard output."""
+"""Where images go outside the store: files that appear only when they are whole, or standard output."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
+from arkwright.oci.descriptor import Descriptor
+from arkwright.store.content import ContentStore
 from arkwright.store.space import space_needed
 
 Sink = Callable[[bytes], object]
+
+_COPY_SIZE = 1 << 20
 
 
 @contextmanager
@@ -46,6 +51,34 @@ def not_writable(dest: str, error: OSError) -> ArkwrightError:
         f"cannot write {dest}: {error.strerror or error}",
         hint="the directory must exist and be writable for you",
     )
+
+
+def write_whole(path: str, pieces: Iterable[bytes]) -> None:
+    """A file that takes the place of `path` when it is whole and synced. What a kill leaves beside it is
+    named `partial-` and 64 hex digits. Raises `OSError`."""
+    temporary_path = os.path.join(os.path.dirname(path), f"partial-{secrets.token_hex(32)}")
+    try:
+        with open(temporary_path, "xb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary_path, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary_path)
+        raise
+
+
+def copy_blob(content: ContentStore, blob: Descriptor, target_path: str) -> bool:
+    """Bring a blob of the store to a file; whether it was not there yet.
+
+    Raises `OSError`, `UserError` `missing-blob`.
+    """
+    if os.path.exists(target_path) and os.path.getsize(target_path) == blob.size:
+        return False
+    with content.open(blob.digest) as source:
+        write_whole(target_path, iter(partial(source.read, _COPY_SIZE), b""))
+    return True
 
 
 @contextmanager

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.images.destination import not_writable
+from arkwright.images.destination import copy_blob, not_writable, write_whole
 from arkwright.images.folders import Report, dir_file
 from arkwright.images.graph import closure
 from arkwright.oci.descriptor import Descriptor
@@ -15,10 +14,10 @@ from arkwright.store.content import ContentStore
 from arkwright.store.space import space_needed
 
 _VERSION = b"Directory Transport Version: 1.1\n"
+# What `write_whole` left when it was killed looks like a blob, and goes with them.
 _OURS = re.compile(
     r"(?:[a-z0-9]+-)?[a-f0-9]{64,}(?:\.manifest\.json)?|signature-[0-9]+|[a-f0-9]{64}-signature-[0-9]+"
 )
-_COPY_SIZE = 1 << 20
 
 
 def write_directory(content: ContentStore, root: Descriptor, path: str, report: Report | None = None) -> None:
@@ -32,14 +31,14 @@ def write_directory(content: ContentStore, root: Descriptor, path: str, report: 
         with space_needed(path, path):
             os.makedirs(path, exist_ok=True)
             before = _existing(path)
-            _write(path, "version", _VERSION)
+            write_whole(os.path.join(path, "version"), [_VERSION])
             kept = {dir_file(blob) for blob in blobs if blob.digest != root.digest}
             for blob in blobs:
                 if blob.digest != root.digest:
-                    _copy(content, blob, os.path.join(path, dir_file(blob)))
+                    copy_blob(content, blob, os.path.join(path, dir_file(blob)))
                 if report is not None:
                     report(blob, blob.size, blob.size)
-            _write(path, "manifest.json", content.read(root.digest))
+            write_whole(os.path.join(path, "manifest.json"), [content.read(root.digest)])
             for name in before - kept:
                 os.unlink(os.path.join(path, name))
     except OSError as error:
@@ -58,41 +57,3 @@ def _existing(path: str) -> set[str]:
             hint="name an empty directory, or one that does not exist yet",
         )
     return images
-
-
-def _copy(content: ContentStore, blob: Descriptor, target_path: str) -> None:
-    if os.path.lexists(target_path) and os.path.getsize(target_path) == blob.size:
-        return
-    temporary_path = _temporary(target_path)
-    try:
-        with content.open(blob.digest) as source, open(temporary_path, "xb") as target:
-            while chunk := source.read(_COPY_SIZE):
-                target.write(chunk)
-        os.rename(temporary_path, target_path)
-    except BaseException:
-        _forget(temporary_path)
-        raise
-
-
-def _write(path: str, name: str, data: bytes) -> None:
-    temporary_path = _temporary(os.path.join(path, name))
-    try:
-        with open(temporary_path, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary_path, os.path.join(path, name))
-    except BaseException:
-        _forget(temporary_path)
-        raise
-
-
-def _temporary(path: str) -> str:
-    """A name that a later writer takes for a blob's, should this one be killed."""
-    directory_path, _ = os.path.split(path)
-    return os.path.join(directory_path, f"partial-{secrets.token_hex(32)}")
-
-
-def _forget(path: str) -> None:
-    if os.path.lexists(path):
-        os.unlink(path)

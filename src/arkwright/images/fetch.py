@@ -16,12 +16,11 @@ from typing import BinaryIO
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.images.folders import LayoutFolder, copy_in, open_dir
-from arkwright.images.graph import select_platform
+from arkwright.images.graph import read_document, select_platform
 from arkwright.images.load import check_whole, entry_name, read_archive
 from arkwright.images.places import Place
 from arkwright.images.references import FoundImage, resolve
-from arkwright.oci import manifest as image_manifest
-from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.descriptor import Descriptor, plain
 from arkwright.oci.layout import Layout, find_entry
 from arkwright.oci.manifest import Index
 from arkwright.oci.platform import Platform
@@ -54,9 +53,9 @@ def fetch(
         if platform is None:
             return found
         chosen = select_platform(store.content, found.descriptor, platform)[0]
-        return FoundImage(descriptor=_plain(chosen), name=found.name)
+        return FoundImage(descriptor=plain(chosen), name=found.name)
     entry = fetch_entry(store, place, platform, access=access, progress=progress)
-    return FoundImage(descriptor=_plain(entry))
+    return FoundImage(descriptor=plain(entry))
 
 
 def fetch_entry(
@@ -128,7 +127,7 @@ def _of_archive(
     check_whole(content, entry)
     if platform is None:
         return entry
-    return _named(entry, select_platform(content, _plain(entry), platform)[0])
+    return _named(entry, select_platform(content, plain(entry), platform)[0])
 
 
 def _number(selector: str) -> int | None:
@@ -146,12 +145,8 @@ def _numbered(entries: tuple[Descriptor, ...], number: int, where: str) -> Descr
 def _nested(content: ContentStore, entry: Descriptor) -> Index | None:
     if not content.has(entry.digest):
         return None
-    document = image_manifest.parse(content.read(entry.digest), entry.media_type)
+    document = read_document(content, entry)
     return document if isinstance(document, Index) else None
-
-
-def _plain(descriptor: Descriptor) -> Descriptor:
-    return Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
 
 
 def _named(entry: Descriptor, found: Descriptor) -> Descriptor:

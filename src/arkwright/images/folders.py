@@ -16,9 +16,10 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
+from arkwright.images.graph import DOCUMENT_LIMIT
 from arkwright.oci import descriptor as media
 from arkwright.oci import manifest as image_manifest
-from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.descriptor import Descriptor, plain
 from arkwright.oci.digest import parse_digest, sha256
 from arkwright.oci.layout import Layout
 from arkwright.oci.manifest import Index, Manifest
@@ -28,7 +29,6 @@ from arkwright.store.content import ContentStore
 
 Report = Callable[[Descriptor, int, int], None]
 
-DOCUMENT_LIMIT = 8 << 20
 _COPY_SIZE = 1 << 20
 _DEPTH = 4
 
@@ -103,7 +103,7 @@ def copy_in(
 
     Raises `UserError` `missing-blob`, `corrupt-blob`, `invalid-manifest`, `no-matching-platform`.
     """
-    root = Descriptor(media_type=root.media_type, digest=root.digest, size=root.size)
+    root = plain(root)
     if platform is not None:
         read = partial(_read, folder)
         document = image_manifest.parse(read(root), root.media_type)
@@ -111,7 +111,7 @@ def copy_in(
             here = tuple(one for one in document.manifests if os.path.lexists(folder.file_path(one)))
             document = msgspec.structs.replace(document, manifests=here)
         root = select(root, document, platform, read, f"the image in {folder.path}")[0]
-        root = Descriptor(media_type=root.media_type, digest=root.digest, size=root.size)
+        root = plain(root)
     _copy_graph(content, folder, root, set(), report, _DEPTH)
     return root
 

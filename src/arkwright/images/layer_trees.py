@@ -7,8 +7,6 @@ nodes alone. Extended attributes of any namespace are kept, other than in a tree
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +15,11 @@ from typing import BinaryIO, cast
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
+from arkwright.images.listing import open_layer
 from arkwright.layer.apply import Item, apply_entries
-from arkwright.layer.codec import decompress
 from arkwright.layer.diff import diff
 from arkwright.layer.entry import Change
+from arkwright.layer.hashed import Hashed
 from arkwright.layer.profile import CONSTANT_NS
 from arkwright.layer.rooted import Root
 from arkwright.layer.tar_read import read_tar
@@ -31,7 +30,6 @@ from arkwright.store.space import space_needed
 
 # A tree takes `user.*` alone; no attribute of a kernel holds a NUL, so the mark can be taken off again.
 _MARK = "user.\0"
-_CHUNK = 1 << 18
 _NO_TIME = -(1 << 62)
 
 Layer = tuple[str, Descriptor]
@@ -57,11 +55,11 @@ class LayerTrees:
         """The tree of layers, lowest first, on a copy of another tree; without `timed`, all its times
         are alike.
 
-        Raises `UserError` `missing-blob`, `layer-mismatch`, `no-space`, and what `layer.apply` raises.
+        Raises as `verified_layer`, `UserError` `no-space`, and what `layer.apply` raises.
         """
         tree = self.empty() if on is None else own_copy(on)
         for layer in layers:
-            with open_layer(self._content, layer) as tar:
+            with verified_layer(self._content, layer) as tar:
                 self.put(tree, read_tar(tar, require_end=False), timed=timed)
         return tree
 
@@ -75,44 +73,23 @@ class LayerTrees:
 
 
 @contextmanager
-def open_layer(content: ContentStore, layer: Layer) -> Iterator[BinaryIO]:
+def verified_layer(content: ContentStore, layer: Layer) -> Iterator[BinaryIO]:
     """The uncompressed tar of a layer; what the body did not read is read at its end, and all of it
     must have the diffID.
 
-    Raises `UserError` `missing-blob`, `corrupt-archive`, `layer-mismatch`.
+    Raises `UserError` `not-a-layer`, `missing-blob`, `corrupt-archive`, `layer-mismatch`.
     """
     diff_id, descriptor = layer
-    with content.open(descriptor.digest) as blob:
-        hashed = Hashed(decompress(blob, "auto"))
+    with open_layer(content, descriptor) as tar:
+        hashed = Hashed(tar)
         yield cast(BinaryIO, hashed)
-        while hashed.read(_CHUNK):
-            pass
+        hashed.drain()
     if hashed.digest != diff_id:
         raise UserError.of(
             "layer-mismatch",
             f"layer {descriptor.digest} has the diffID {hashed.digest}, the image's config says {diff_id}",
             hint="the image is damaged or was altered; fetch it again",
         )
-
-
-class Hashed(io.RawIOBase):
-    """A stream whose bytes are digested on their way."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1) -> bytes:
-        data = self._stream.read(-1 if size is None else size)
-        self._hash.update(data)
-        return data
 
 
 def changes(lower: VirtualTree | None, upper: VirtualTree) -> Iterator[Change]:

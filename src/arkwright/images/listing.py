@@ -18,8 +18,8 @@ from arkwright.layer import names
 from arkwright.layer.codec import decompress
 from arkwright.layer.entry import Entry, EntryType
 from arkwright.layer.tar_read import DEFAULT_LIMITS, Limits, read_tar
-from arkwright.oci import descriptor as media
-from arkwright.oci.descriptor import Descriptor, layer_codec
+from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.formats import LAYER_KINDS
 from arkwright.store.content import ContentStore
 from arkwright.store.store import Store
 
@@ -34,15 +34,6 @@ _BATCH = 1000
 _CHUNK = 1 << 18
 # A listing beyond this is made anew each time: a database is no place for it.
 _REMEMBERED = 32 << 20
-_NON_DISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
-LAYER_TYPES = frozenset(
-    {
-        media.LAYER_TAR, media.LAYER_GZIP, media.LAYER_ZSTD, media.DOCKER_LAYER_GZIP, media.DOCKER_LAYER_TAR,
-        media.DOCKER_LAYER_ZSTD, _NON_DISTRIBUTABLE, _NON_DISTRIBUTABLE + "+gzip", _NON_DISTRIBUTABLE + "+zstd",
-        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-    }
-)  # fmt: skip
-"""Media types of layers that are tars of files (media-types.md; Docker's image manifest v2 schema 2)."""
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False):
@@ -89,18 +80,18 @@ def list_layer(store: Store, layer: Descriptor, *, limits: Limits = DEFAULT_LIMI
 
 
 def open_layer(content: ContentStore, layer: Descriptor) -> BinaryIO:
-    """The uncompressed tar of a layer; the caller closes.
+    """The uncompressed tar of a layer, whatever it is packed in; the caller closes.
 
     Raises `UserError` `not-a-layer`, `missing-blob`.
     """
-    if layer.media_type not in LAYER_TYPES:
+    if layer.media_type not in LAYER_KINDS:
         raise UserError.of(
             "not-a-layer",
             f"{layer.digest} is {layer.media_type or 'of no type'}, which is no tar of files",
             hint="this is an artifact, not an image that holds files; `arkwright inspect` shows it",
         )
     blob = content.open(layer.digest)
-    return _Closing(decompress(blob, layer_codec(layer.media_type)), blob)  # type: ignore[return-value]
+    return _Closing(decompress(blob, "auto"), blob)  # type: ignore[return-value]
 
 
 def read_entries(tar: BinaryIO, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Listed]:

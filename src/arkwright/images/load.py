@@ -17,14 +17,15 @@ import msgspec
 from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.images.archives import IMAGE_NAME
 from arkwright.images.folders import LayoutFolder, copy_in
-from arkwright.images.graph import closure, manifests
+from arkwright.images.graph import DOCUMENT_LIMIT, closure, manifests
 from arkwright.layer import faults
-from arkwright.layer.codec import decompress
+from arkwright.layer.codec import codec_of, decompress
 from arkwright.layer.tar_read import DEFAULT_LIMITS, read_tar
 from arkwright.oci import config as image_config
 from arkwright.oci import descriptor as media
+from arkwright.oci import formats
 from arkwright.oci import manifest as image_manifest
-from arkwright.oci.descriptor import REF_NAME, Descriptor
+from arkwright.oci.descriptor import REF_NAME, Descriptor, plain
 from arkwright.oci.digest import is_digest
 from arkwright.oci.layout import Layout
 from arkwright.oci.manifest import Index, Manifest
@@ -32,7 +33,6 @@ from arkwright.oci.reference import parse_reference
 from arkwright.store.content import ContentStore
 from arkwright.store.store import Store
 
-DOCUMENT_LIMIT = 8 << 20
 FILES_LIMIT = 100_000
 _DOCUMENTS = ("index.json", "manifest.json", "oci-layout", "repositories")
 _COPY_SIZE = 1 << 20
@@ -96,8 +96,7 @@ def images_of(content: ContentStore, entries: Iterable[Descriptor]) -> list[Load
     """
     found: dict[str, tuple[Descriptor, list[str]]] = {}
     for entry in entries:
-        plain = Descriptor(media_type=entry.media_type, digest=entry.digest, size=entry.size)
-        names = found.setdefault(entry.digest, (plain, []))[1]
+        names = found.setdefault(entry.digest, (plain(entry), []))[1]
         name = entry_name(entry)
         if name:
             names.append(name)
@@ -272,7 +271,7 @@ def _measured_layer(content: ContentStore, digest: str) -> tuple[str, Descriptor
     hasher = hashlib.sha256()
     length = 0
     with content.open(digest) as blob, content.ingest() as plain:
-        media_type = _layer_type(blob.read(6))
+        media_type = formats.oci_layer(codec_of(blob.read(6)))
         blob.seek(0)
         with decompress(blob, "auto") as tar:
             while chunk := tar.read(_COPY_SIZE):
@@ -286,15 +285,6 @@ def _measured_layer(content: ContentStore, digest: str) -> tuple[str, Descriptor
             digest, media_type = plain.commit(), media.LAYER_TAR
     layer = Descriptor(media_type=media_type, digest=digest, size=content.size(digest))
     return f"sha256:{hasher.hexdigest()}", layer
-
-
-def _layer_type(magic: bytes) -> str:
-    """The media type of a layer by its first bytes; empty for bzip2 and xz."""
-    if magic[:2] == b"\x1f\x8b":
-        return media.LAYER_GZIP
-    if magic[:3] == b"BZh" or magic == b"\xfd7zXZ\0":
-        return ""
-    return media.LAYER_ZSTD if magic[:4] == b"\x28\xb5\x2f\xfd" else media.LAYER_TAR
 
 
 def _not_an_archive(why: str) -> ArkwrightError:

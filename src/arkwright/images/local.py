@@ -8,8 +8,7 @@ import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.images.graph import DOCUMENT_LIMIT, manifests, platform_of_manifest, select_platform
-from arkwright.images.references import FoundImage
-from arkwright.images.references import resolve as find
+from arkwright.images.references import FoundImage, resolve
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.manifest import Manifest
 from arkwright.oci.platform import Platform, host_platform
@@ -35,30 +34,13 @@ def list_images(store: Store) -> list[LocalImage]:
     return [_summary(store.content, name, root) for name, root in store.names.list()]
 
 
-def resolve(store: Store, text: str) -> FoundImage:
-    """See `images.references.resolve`."""
-    return find(store, text)
-
-
-def tag(store: Store, text: str, name: str) -> str:
-    """Give an image another name; returns the full name.
-
-    Raises `UserError` `unknown-image`, `invalid-reference`, `name-with-digest`.
-    """
-    reference = parse_reference(name)
-    if reference.digest:
-        raise UserError.of("name-with-digest", f"{name}: a name that is given cannot have a digest")
-    store.names.set(str(reference), find(store, text).descriptor)
-    return str(reference)
-
-
 def remove(store: Store, text: str) -> list[str]:
     """Forget a name, or, for a digest, every name of the image; returns the names.
 
     The content stays until a clean-up finds that nothing needs it.
     Raises `UserError` `unknown-image`, also for an image that no name stands for.
     """
-    found = find(store, text)
+    found = resolve(store, text)
     named_here = bool(found.name) and not _is_digest_spelling(text, found)
     if named_here:
         gone = [found.name]

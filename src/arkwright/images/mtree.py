@@ -74,6 +74,7 @@ class TreeReader:
         self._root = root
         self._owners = owners
         self._contents = Contents(root)
+        self._linked: dict[tuple[int, int], str] = {}
 
     def __enter__(self) -> TreeReader:
         return self
@@ -106,8 +107,16 @@ class TreeReader:
             found[f"xattr.{encode_name(name)}"] = base64.b64encode(value).decode()
         return found
 
-    def digest(self, path: str) -> str:
-        """The sha256 of a regular file, in hex."""
+    def digest(self, path: str, status: os.stat_result) -> str:
+        """The sha256 of a regular file, in hex; one with several names is read once."""
+        if status.st_nlink < 2:
+            return self._read(path)
+        file = status.st_dev, status.st_ino
+        if file not in self._linked:
+            self._linked[file] = self._read(path)
+        return self._linked[file]
+
+    def _read(self, path: str) -> str:
         hasher = hashlib.sha256()
         with self._contents.open(path) as file:
             while data := file.read(_READ):
@@ -129,7 +138,7 @@ def write_mtree(reader: TreeReader, write: Callable[[str], object]) -> None:
             name: value for name, value in reader.keywords(entry, status).items() if _SET.get(name) != value
         }
         if stat.S_ISREG(status.st_mode):
-            said["sha256digest"] = reader.digest(entry.path)
+            said["sha256digest"] = reader.digest(entry.path, status)
         name = encode_name(entry.path.rpartition("/")[2] or ".")
         text = " ".join([name, *(f"{key}={value}" for key, value in said.items())])
         if entry.type == "dir":
@@ -241,7 +250,7 @@ def compare(
                 found[name] = ("", have[name])
     digest_wanted = expected.get("sha256digest") or expected.get("sha256")
     if digest_wanted and stat.S_ISREG(status.st_mode) and not ({"size", "type"} & found.keys()):
-        digest = reader.digest(entry.path)
+        digest = reader.digest(entry.path, status)
         if digest != digest_wanted:
             found["sha256digest"] = (digest_wanted, digest)
     return found

@@ -15,7 +15,10 @@ import msgspec
 from arkwright.diagnostics.errors import UserError
 from arkwright.images.graph import DOCUMENT_LIMIT, platform_of_manifest, select_platform
 from arkwright.images.layer_trees import Layer
+from arkwright.images.local import read_config
+from arkwright.oci import config as image_config
 from arkwright.oci import descriptor as media
+from arkwright.oci import formats
 from arkwright.oci import manifest as image_manifest
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.manifest import Manifest
@@ -25,17 +28,7 @@ from arkwright.store.content import ContentStore
 Fields = dict[str, Any]
 
 _DEPTH = 4
-_ATTESTS = "vnd.docker.reference.digest"
 _PLATFORM_FIELDS = ("os", "architecture", "variant", "os.version", "os.features")
-OCI_TYPES = {
-    media.DOCKER_MANIFEST: media.MANIFEST,
-    media.DOCKER_INDEX: media.INDEX,
-    media.DOCKER_CONFIG: media.CONFIG,
-    media.DOCKER_LAYER_TAR: media.LAYER_TAR,
-    media.DOCKER_LAYER_GZIP: media.LAYER_GZIP,
-    media.DOCKER_LAYER_ZSTD: media.LAYER_ZSTD,
-}
-_DOCKER_LAYERS = {media.LAYER_TAR: media.DOCKER_LAYER_TAR, media.LAYER_GZIP: media.DOCKER_LAYER_GZIP}
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,15 +67,14 @@ def read_image(content: ContentStore, descriptor: Descriptor) -> Image:
     if not isinstance(parsed, Manifest):
         raise UserError.of("invalid-manifest", f"{descriptor.digest} is an index, not a manifest")
     config_digest = parsed.config.digest
+    config = read_config(content, parsed)
     try:
-        config = msgspec.json.decode(content.read(config_digest, limit=DOCUMENT_LIMIT))
         diff_ids = msgspec.convert(config["rootfs"]["diff_ids"] or [], list[str])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, TypeError) as error:
+    except (msgspec.ValidationError, LookupError, TypeError) as error:
         raise _no_config(config_digest, "it does not say what its layers are") from error
     if len(diff_ids) != len(parsed.layers):
         raise _no_config(config_digest, f"it has {len(diff_ids)} diffIDs for {len(parsed.layers)} layers")
-    if not isinstance(config.get("config") or {}, dict):
-        raise _no_config(config_digest, "`config` is no object")
+    image_config.check(config)
     return Image(descriptor=descriptor, manifest=msgspec.json.decode(data), config=config)
 
 
@@ -91,7 +83,7 @@ def write_image(content: ContentStore, old: Image, new: Image) -> Descriptor:
     if the old one had."""
     manifest = dict(new.manifest)
     if new.config != old.config:
-        config = _plain(manifest["config"]) | _written(content, new.config)
+        config = _without_content(manifest["config"]) | _written(content, new.config)
         manifest["config"] = config
     if manifest == old.manifest:
         return old.descriptor
@@ -207,7 +199,7 @@ def with_layers(image: Image, layers: Sequence[Layer], *, config: Fields | None 
     old = {item["digest"]: item for item in image.manifest["layers"]}
     items = []
     for _, blob in layers:
-        media_type = _DOCKER_LAYERS.get(blob.media_type, blob.media_type) if docker else blob.media_type
+        media_type = formats.docker_layer(blob.media_type) if docker else blob.media_type
         item = {**msgspec.to_builtins(blob), "mediaType": media_type}
         items.append(old.get(blob.digest, item))
     fields = dict(image.config if config is None else config)
@@ -223,6 +215,14 @@ def as_oci(image: Image) -> Image:
     manifest["config"] = _as_oci(manifest["config"])
     manifest["layers"] = [_as_oci(item) for item in manifest["layers"]]
     return msgspec.structs.replace(image, manifest=manifest)
+
+
+def put_field(fields: Fields, key: str, value: Any) -> None:
+    """Set a field of a document that is being made; what is empty is not written."""
+    if value in (None, "", [], {}):
+        fields.pop(key, None)
+    else:
+        fields[key] = value
 
 
 def with_history(config: Fields, entry: Fields, *, layers: int, created: str) -> Fields:
@@ -269,26 +269,25 @@ def _written(content: ContentStore, fields: Fields) -> Fields:
     return {"digest": content.write(data), "size": len(data)}
 
 
-def _plain(item: Fields) -> Fields:
-    """A descriptor without what holds for its old content only."""
-    return {key: value for key, value in item.items() if key not in ("data", "urls")}
+def _without_content(item: Fields) -> Fields:
+    return {key: value for key, value in item.items() if key not in media.OF_CONTENT}
 
 
 def _entry(item: Fields, old: Descriptor, new: Descriptor) -> Fields:
-    made = {**_plain(item), "mediaType": new.media_type, "digest": new.digest, "size": new.size}
+    made = {**_without_content(item), "mediaType": new.media_type, "digest": new.digest, "size": new.size}
     if new.platform is not None and new.platform != old.platform:
         made["platform"] = msgspec.to_builtins(new.platform)
     return made
 
 
 def _as_oci(item: Fields) -> Fields:
-    return {**item, "mediaType": OCI_TYPES.get(item["mediaType"], item["mediaType"])}
+    return {**item, "mediaType": formats.as_oci(item["mediaType"])}
 
 
 def _is_image(content: ContentStore, child: Descriptor) -> bool:
     if child.media_type in media.INDEXES:
         return True
-    if child.media_type not in media.MANIFESTS or _ATTESTS in child.annotations:
+    if child.media_type not in media.MANIFESTS or media.REFERENCE_DIGEST in child.annotations:
         return False
     if not content.has(child.digest):
         return child.platform is None or child.platform.os != "unknown"
@@ -310,7 +309,7 @@ def _holds(content: ContentStore, child: Descriptor, digest: str) -> bool:
 def _without_stale(items: list[Fields], new_digests: dict[str, str], notes: list[str]) -> list[Fields]:
     kept = []
     for item in items:
-        about = (item.get("annotations") or {}).get(_ATTESTS, "")
+        about = (item.get("annotations") or {}).get(media.REFERENCE_DIGEST, "")
         if about and new_digests.get(about, about) != about:
             notes.append(f"an attestation of {about} was left out: it says nothing about the new image")
         else:
@@ -323,7 +322,11 @@ def _doubles(items: list[Fields]) -> list[str]:
     found = []
     for item in items:
         platform = item.get("platform")
-        if platform and platform.get("os") != "unknown" and _ATTESTS not in (item.get("annotations") or {}):
+        if (
+            platform
+            and platform.get("os") != "unknown"
+            and media.REFERENCE_DIGEST not in (item.get("annotations") or {})
+        ):
             name = platform_name(platform)
             if name in seen:
                 found.append(name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from arkwright.images.mutate import Fields, Image, with_history
+from arkwright.images.mutate import Fields, Image, put_field, with_history
 
 Clearable = Literal[
     "env", "labels", "entrypoint", "cmd", "workdir", "user", "ports", "volumes", "stop-signal",
@@ -109,7 +109,7 @@ def _edit_execution(fields: Fields, edit: ConfigEdit) -> Fields:
     for key in _cleared(edit, _IN_CONFIG):
         fields.pop(key, None)
     if edit.env or edit.unset_env:
-        _put(fields, "Env", _edited_env(fields.get("Env") or [], edit))
+        put_field(fields, "Env", _edited_env(fields.get("Env") or [], edit))
     for key, added, gone in (
         ("Labels", dict(edit.labels), edit.unset_labels),
         ("ExposedPorts", {port: {} for port in edit.ports}, edit.unset_ports),
@@ -117,7 +117,7 @@ def _edit_execution(fields: Fields, edit: ConfigEdit) -> Fields:
     ):
         if added or gone:
             left = {name: value for name, value in (fields.get(key) or {}).items() if name not in gone}
-            _put(fields, key, {**left, **added})
+            put_field(fields, key, {**left, **added})
     lists = (("Entrypoint", edit.entrypoint), ("Cmd", edit.cmd), ("Shell", edit.shell))
     for key, words in lists:
         if words is not None:
@@ -133,14 +133,6 @@ def _edit_execution(fields: Fields, edit: ConfigEdit) -> Fields:
             check["Test"] = list(edit.healthcheck)
         fields["Healthcheck"] = {**check, **edit.healthcheck_times}
     return fields
-
-
-def _put(fields: Fields, key: str, value: Any) -> None:
-    """What is empty is not written."""
-    if value:
-        fields[key] = value
-    else:
-        fields.pop(key, None)
 
 
 def _edited_env(env: Iterable[str], edit: ConfigEdit) -> list[str]:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, cast
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.images.layer_trees import Layer, open_layer
+from arkwright.images.layer_trees import Layer, verified_layer
 from arkwright.images.mutate import Image, with_history, with_layers
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.export import export_layer
@@ -140,7 +140,7 @@ def _rewritten(content: ContentStore, layer: Layer, links: Links, new: Callable[
     work = new()
     paths: list[str] = []
     own: set[str] = set()
-    with open_layer(content, layer) as tar:
+    with verified_layer(content, layer) as tar:
         for entry, _ in read_tar(tar, require_end=False):
             path = links.canonical(entry.path)
             paths.append(path)
@@ -149,7 +149,7 @@ def _rewritten(content: ContentStore, layer: Layer, links: Links, new: Callable[
     if not work.finish(links):
         return layer
     profile = profile_for(cast(Codec, layer_codec(layer[1].media_type)))
-    with open_layer(content, layer) as tar:
+    with verified_layer(content, layer) as tar:
         items = read_tar(tar, require_end=False)
         return export_layer(_written(items, paths, work), content, profile, mtime_ns=None)
 

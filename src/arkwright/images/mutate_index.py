@@ -28,8 +28,6 @@ from arkwright.store.content import ContentStore
 
 Where = Literal["root", "index", "manifests"]
 
-_ATTESTS = "vnd.docker.reference.digest"
-
 
 def annotate(
     content: ContentStore,
@@ -103,7 +101,7 @@ def remove_from_index(content: ContentStore, root: Descriptor, names: Sequence[s
         gone |= found
     kept, notes = [], []
     for item in fields["manifests"]:
-        about = (item.get("annotations") or {}).get(_ATTESTS)
+        about = (item.get("annotations") or {}).get(media.REFERENCE_DIGEST)
         if about in gone and item["digest"] not in gone:
             notes.append(f"an attestation of {about} was left out with it")
         elif item["digest"] not in gone:
@@ -117,7 +115,7 @@ def _with(content: ContentStore, fields: Fields, images: Sequence[tuple[str, Des
     taken = {
         platform_name(item["platform"]): item["digest"]
         for item in items
-        if item.get("platform") and _ATTESTS not in (item.get("annotations") or {})
+        if item.get("platform") and media.REFERENCE_DIGEST not in (item.get("annotations") or {})
     }
     for text, descriptor in images:
         if not isinstance(read_document(content, descriptor), Manifest):

@@ -10,20 +10,21 @@ from typing import BinaryIO, Literal, cast
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.images.layer_trees import Hashed, Layer, LayerTrees, changes, tell_links
+from arkwright.images.layer_trees import Layer, LayerTrees, changes, tell_links
 from arkwright.images.mutate import Fields, Image, aligned, require_first, with_history, with_layers
 from arkwright.layer import files, names
 from arkwright.layer.apply import apply_entries
-from arkwright.layer.codec import decompress
+from arkwright.layer.codec import codec_of, decompress
 from arkwright.layer.diff import diff, diff_facts
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.export import export_layer
+from arkwright.layer.hashed import Hashed
 from arkwright.layer.profile import Profile
 from arkwright.layer.rooted import Root
 from arkwright.layer.tar_read import read_tar
 from arkwright.layer.tree import Fact, facts
 from arkwright.layer.virtual_nodes import Spool, VirtualTree
-from arkwright.oci import descriptor as media
+from arkwright.oci import formats
 from arkwright.oci.descriptor import Descriptor
 from arkwright.store.content import ContentStore
 from arkwright.store.space import space_needed
@@ -31,7 +32,7 @@ from arkwright.store.space import space_needed
 Owner = tuple[int, int] | Literal["keep"]
 
 _CHUNK = 1 << 18
-_MAGIC = {b"\x1f\x8b": media.LAYER_GZIP, b"\x28\xb5": media.LAYER_ZSTD, b"BZ": "", b"\xfd7": ""}
+_MAGIC_SIZE = 6
 _NO_STATUS = os.stat_result((0,) * 10)
 
 
@@ -100,7 +101,7 @@ def verbatim_layer(content: ContentStore, stream: BinaryIO) -> Layer:
             pass
         while hashed.read(_CHUNK) or tee.read(_CHUNK):
             pass
-        media_type = _MAGIC.get(tee.head[:2], media.LAYER_TAR)
+        media_type = formats.oci_layer(codec_of(tee.head))
         if not media_type:
             raise UserError.of(
                 "unsupported-layer-compression",
@@ -189,8 +190,8 @@ class _Tee:
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
         self._sink(data)
-        if len(self.head) < 2:
-            self.head += data[:2]
+        if len(self.head) < _MAGIC_SIZE:
+            self.head += data[: _MAGIC_SIZE - len(self.head)]
         return data
 
 

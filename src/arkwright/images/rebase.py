@@ -19,6 +19,7 @@ from arkwright.images.mutate import (
     as_oci,
     edit_images,
     normal_platform,
+    put_field,
     read_image,
     require_first,
     with_layers,
@@ -158,25 +159,18 @@ def _config(ours: Fields, old: Fields, new: Fields) -> Fields:
     for key in _WHOLE:
         if not _same(mine.get(key), before.get(key)):
             continue
-        _put(made, key, after.get(key))
+        put_field(made, key, after.get(key))
     if not _same(mine.get("Entrypoint"), before.get("Entrypoint")):
         # Whoever sets an entrypoint has chosen the command too, even none.
-        _put(made, "Cmd", mine.get("Cmd"))
+        put_field(made, "Cmd", mine.get("Cmd"))
     for key in _BY_KEY:
-        _put(made, key, _merged(mine.get(key) or {}, before.get(key) or {}, after.get(key) or {}))
+        put_field(made, key, _merged(mine.get(key) or {}, before.get(key) or {}, after.get(key) or {}))
     env = _merged_env(mine.get("Env") or [], before.get("Env") or [], after.get("Env") or [])
-    _put(made, "Env", env)
+    put_field(made, "Env", env)
     top = {**ours, "config": made}
     if _same(ours.get("os.version"), old.get("os.version")):
-        _put(top, "os.version", new.get("os.version"))
+        put_field(top, "os.version", new.get("os.version"))
     return top
-
-
-def _put(fields: Fields, key: str, value: Any) -> None:
-    if value in (None, "", [], {}):
-        fields.pop(key, None)
-    else:
-        fields[key] = value
 
 
 def _same(one: Any, other: Any) -> bool:

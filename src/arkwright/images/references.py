@@ -15,7 +15,7 @@ from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.diagnostics.suggest import nearest
 from arkwright.images.graph import DOCUMENT_LIMIT, manifests, read_document
 from arkwright.oci import manifest as image_manifest
-from arkwright.oci.descriptor import INDEX, INDEXES, MANIFEST, MANIFESTS, Descriptor
+from arkwright.oci.descriptor import INDEX, INDEXES, MANIFEST, MANIFESTS, Descriptor, plain
 from arkwright.oci.digest import is_digest
 from arkwright.oci.manifest import Index, Manifest
 from arkwright.oci.reference import Reference, parse_reference
@@ -127,15 +127,10 @@ def _within(content: ContentStore, root: Descriptor, match: Callable[[str], bool
     except ArkwrightError:
         return []
     return [
-        _plain(descriptor)
+        plain(descriptor)
         for descriptor, manifest in found
         if match(descriptor.digest) or match(manifest.config.digest)
     ]
-
-
-def _plain(descriptor: Descriptor) -> Descriptor:
-    """Without what an index says of it, which is no part of the image."""
-    return Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
 
 
 def describe(content: ContentStore, digest: str) -> Descriptor | None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, UserError
-from arkwright.images.convert import Format, convert
+from arkwright.images.convert import convert
 from arkwright.images.deliver import ONE_PLATFORM, Delivered, deliver
 from arkwright.images.fetch import fetch
 from arkwright.images.graph import runnable
 from arkwright.images.places import Place
 from arkwright.layer.profile import Codec
 from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.formats import Format
 from arkwright.oci.platform import Platform, host_platform
 from arkwright.registry.access import Access
 from arkwright.registry.pull import BlobProgress

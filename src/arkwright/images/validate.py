@@ -5,7 +5,6 @@ Everything is read again from the store, nothing that was remembered is believed
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -16,15 +15,17 @@ from arkwright.diagnostics.errors import ArkwrightError, RemoteError, UserError
 from arkwright.images import schema
 from arkwright.images.fetch import fetch
 from arkwright.images.graph import DOCUMENT_LIMIT
-from arkwright.images.listing import LAYER_TYPES, Listed, read_entries
+from arkwright.images.listing import Listed, read_entries
 from arkwright.images.local import choose
 from arkwright.images.opened import open_image
 from arkwright.images.places import Place
 from arkwright.images.steps import diff_ids, history_lines
 from arkwright.images.view import View, Watcher
-from arkwright.layer.codec import decompress
+from arkwright.layer.codec import codec_of, decompress
+from arkwright.layer.hashed import Hashed
 from arkwright.layer.names import encode
 from arkwright.oci import descriptor as media
+from arkwright.oci import formats
 from arkwright.oci.descriptor import Descriptor, layer_codec
 from arkwright.oci.digest import is_digest
 from arkwright.oci.platform import Platform
@@ -35,8 +36,6 @@ from arkwright.store.store import Store
 _MOST = 1000
 _DEPTH = 4
 _NAME_MAX = 255  # bytes; NAME_MAX of Linux's file systems
-_CHUNK = 1 << 18
-_CONFIGS = frozenset({media.CONFIG, media.DOCKER_CONFIG})
 # What a reader says of an image that is not what its documents promise.
 _BROKEN = frozenset(
     {
@@ -44,7 +43,6 @@ _BROKEN = frozenset(
         "layer-mismatch", "not-an-image-archive", "blob-too-large", "manifest-too-large", "config-too-large",
     }
 )  # fmt: skip
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +169,7 @@ class _Checking:
         is_image = False
         ids: list[str] = []
         for config, _ in configs:
-            is_image = config.media_type in _CONFIGS
+            is_image = config.media_type in formats.CONFIG.values()
             if is_image and (fields := self._json(config)) is not None:
                 self._config(config, fields, layers, entry)
                 ids = diff_ids(fields)
@@ -180,7 +178,7 @@ class _Checking:
         view = View(_Entries(self, descriptor.digest))
         for number, layer in enumerate(layers):
             self.layers += 1
-            if is_image and layer.media_type in LAYER_TYPES:
+            if is_image and layer.media_type in formats.LAYER_KINDS:
                 _LayerCheck(self, layer, view).run(ids[number] if number < len(ids) else "")
             else:
                 self._hash(layer)
@@ -227,14 +225,14 @@ class _Checking:
         """Whether the blob is there with its digest and size."""
         try:
             with self.content.open(descriptor.digest) as blob:
-                tee = Hashing(blob, descriptor.digest.partition(":")[0])
+                tee = Hashed(blob, descriptor.digest.partition(":")[0])
                 tee.drain()
         except UserError as error:
             self.error(error, descriptor.digest)
             return False
         return self.compare(descriptor, tee)
 
-    def compare(self, descriptor: Descriptor, read: Hashing) -> bool:
+    def compare(self, descriptor: Descriptor, read: Hashed) -> bool:
         """What was read of a blob to its end, against its descriptor."""
         if read.digest != descriptor.digest:
             self.add("digest-mismatch", descriptor.digest, "", f"its bytes have the digest {read.digest}")
@@ -270,10 +268,10 @@ class _LayerCheck:
             self._watcher.is_whole = False
             return
         with blob:
-            packed = Hashing(blob, digest.partition(":")[0])
+            packed = Hashed(blob, digest.partition(":")[0])
             self._watcher.digest = digest
             self._compression(blob)
-            tar = Hashing(decompress(cast(BinaryIO, packed), layer_codec(self._layer.media_type)), "sha256")
+            tar = Hashed(decompress(cast(BinaryIO, packed), layer_codec(self._layer.media_type)))
             whole = self._entries(tar)
             packed.drain()
         checking.compare(self._layer, packed)
@@ -286,7 +284,7 @@ class _LayerCheck:
             )
 
     def _compression(self, blob: BinaryIO) -> None:
-        found = _MAGIC.get(blob.read(2), "none")
+        found = codec_of(blob.read(6))
         blob.seek(0)
         codec = layer_codec(self._layer.media_type)
         if found != codec and "none" not in (found, codec):
@@ -295,7 +293,7 @@ class _LayerCheck:
                 f"it is {found}, its media type says {self._layer.media_type}",
             )  # fmt: skip
 
-    def _entries(self, tar: Hashing) -> bool:
+    def _entries(self, tar: Hashed) -> bool:
         """Read the archive; whether its end was reached."""
         try:
             self._view.add_layer(self._listing(tar))
@@ -311,7 +309,7 @@ class _LayerCheck:
             return False
         return True
 
-    def _listing(self, tar: Hashing) -> Iterator[Listed]:
+    def _listing(self, tar: Hashed) -> Iterator[Listed]:
         for listed in read_entries(cast(BinaryIO, tar)):
             self._checking.entries += 1
             path = listed.entry.path
@@ -341,31 +339,6 @@ class _Entries(Watcher):
 
     def broken(self, error: ArkwrightError) -> None:
         self._checking.error(error, self.digest)
-
-
-class Hashing:
-    """A stream that hashes and counts what is read of it."""
-
-    def __init__(self, stream: BinaryIO, algorithm: str) -> None:
-        self._stream = stream
-        self._algorithm = algorithm
-        self._hash = hashlib.new(algorithm)
-        self.size = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._hash.update(data)
-        self.size += len(data)
-        return data
-
-    def drain(self) -> None:
-        """Read to the end."""
-        while self.read(_CHUNK):
-            pass
-
-    @property
-    def digest(self) -> str:
-        return f"{self._algorithm}:{self._hash.hexdigest()}"
 
 
 def _descriptors(value: Any) -> Iterator[tuple[Descriptor, dict[str, Any]]]:

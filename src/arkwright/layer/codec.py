@@ -125,6 +125,11 @@ class _Zstd:
         self._sink(self._encoder.flush())
 
 
+def codec_of(head: bytes) -> str:
+    """What a stream with these first bytes is packed in, of which 6 suffice; `none` for no known magic."""
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), "none")
+
+
 def decompress(stream: BinaryIO, codec: str) -> BinaryIO:
     """The decompressed bytes of `stream`, which stays open when the result is closed.
 
@@ -137,7 +142,7 @@ def decompress(stream: BinaryIO, codec: str) -> BinaryIO:
     if codec == "auto":
         while len(head) < 6 and (data := stream.read(6 - len(head))):
             head += data
-        codec = next((name for magic, name in _MAGIC if head.startswith(magic)), "none")
+        codec = codec_of(head)
     if codec == "none":
         return cast(BinaryIO, io.BufferedReader(_Plain(stream, head), _READ))
     start, failures, step = _decoder(codec)

@@ -6,6 +6,7 @@ A config that came from outside keeps its bytes in the store; this struct is the
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -79,7 +80,7 @@ class ImageConfig(
     cache: Any = None
 
 
-ready(ImageConfig)
+ready(ImageConfig, Execution)
 
 
 def encode(config: ImageConfig) -> bytes:
@@ -100,6 +101,21 @@ def parse(data: bytes) -> ImageConfig:
         return msgspec.convert(fields, ImageConfig)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError.of("invalid-image-config", f"not an image config: {error}") from error
+
+
+def check(fields: dict[str, Any]) -> None:
+    """Refuse a config whose fields are of other types than they must be; `rootfs` and `history`, and
+    whether a platform is named, are not looked at.
+
+    Raises `UserError` `invalid-image-config`.
+    """
+    known = {key: value for key, value in fields.items() if key not in ("rootfs", "history")}
+    parse(msgspec.json.encode({"architecture": "", "os": "", **_without_nulls(known)}))
+
+
+def rfc3339(seconds: int) -> str:
+    """Seconds since 1970 as the specification's `date-time`, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _without_nulls(value: Any) -> Any:

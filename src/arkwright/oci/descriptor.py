@@ -25,6 +25,11 @@ MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_INDEX})
 
 REF_NAME = "org.opencontainers.image.ref.name"
+# BuildKit's annotations of an attestation that stands in one index with its image: what it is, and of which.
+REFERENCE_TYPE = "vnd.docker.reference.type"
+REFERENCE_DIGEST = "vnd.docker.reference.digest"
+OF_CONTENT = ("data", "urls")
+"""The fields of a descriptor that hold for its present blob only."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -40,6 +45,11 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 ready(Descriptor)
+
+
+def plain(descriptor: Descriptor) -> Descriptor:
+    """The descriptor without what an index or a layout says of the blob beside it."""
+    return Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
 
 
 def layer_codec(media_type: str) -> str:

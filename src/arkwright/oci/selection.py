@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.oci.descriptor import INDEXES, MANIFESTS, Descriptor
+from arkwright.oci.descriptor import INDEXES, MANIFESTS, REFERENCE_TYPE, Descriptor
 from arkwright.oci.manifest import Index, Manifest, parse
 from arkwright.oci.platform import Platform, matches, platform_of
 
 _DEPTH = 4
-# Set by BuildKit on the manifests of attestations, whose platform is unknown/unknown.
-_REFERENCE_TYPE = "vnd.docker.reference.type"
 
 Read = Callable[[Descriptor], bytes]
 
@@ -83,7 +81,7 @@ def _candidates(index: Index, read: Read, depth: int = _DEPTH) -> Iterator[tuple
             inner = parse(read(child), child.media_type)
             if isinstance(inner, Index):
                 yield from _candidates(inner, read, depth - 1)
-        elif child.media_type in MANIFESTS and _REFERENCE_TYPE not in child.annotations:
+        elif child.media_type in MANIFESTS and REFERENCE_TYPE not in child.annotations:
             platform = child.platform or _config_platform(child, read)
             if platform is not None and platform.os != "unknown":
                 yield child, platform

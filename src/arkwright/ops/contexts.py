@@ -6,6 +6,8 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from arkwright.cache.checksum import FileFacts, TreeDigester
 from arkwright.cache.keys import KeyBuilder
 from arkwright.cache.stat_cache import StatCache
@@ -36,6 +38,17 @@ class ContextReader:
     def detach(self, stat_cache: StatCache | None) -> None:
         """Go on with another stat cache: the one of this side of a fork."""
         self._stat_cache = stat_cache
+
+    def read_digest(self) -> str:
+        """All that was digested of the context so far, as one digest; empty for nothing."""
+        if not self._digests:
+            return ""
+        builder = KeyBuilder("context")
+        for wanted, digest in sorted(
+            (msgspec.json.encode(wanted), digest) for wanted, digest in self._digests.items()
+        ):
+            builder.field("selection", wanted, digest)
+        return builder.digest()
 
     @property
     def excluded(self) -> Excluded | None:

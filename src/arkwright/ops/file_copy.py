@@ -256,8 +256,31 @@ class Copier:
         dest_name: str,
         target: str,
     ) -> None:
-        if self._is_there(source_fd, source_name, status, dest_fd, dest_name):
-            return
+        identity = (status.st_dev, status.st_ino)
+        there = self._equal(source_fd, source_name, status, dest_fd, dest_name)
+        if there is None:
+            self._replace(source_fd, source_name, status, dest_fd, dest_name, target)
+        elif there.st_nlink == 1 and identity not in self._links:
+            # How many other names the source has is no part of any key; those that are copied follow.
+            if status.st_nlink > 1:
+                self._links[identity] = target
+        else:
+            # Only which names are one file may change.
+            before_ns = files.fstat(dest_fd).st_mtime_ns
+            self._replace(source_fd, source_name, status, dest_fd, dest_name, target)
+            kept = (there.st_mtime_ns, there.st_mtime_ns)
+            files.utime(dest_name, ns=kept, dir_fd=dest_fd, follow_symlinks=False)
+            files.utime(dest_fd, ns=(before_ns, before_ns))
+
+    def _replace(
+        self,
+        source_fd: int,
+        source_name: str,
+        status: os.stat_result,
+        dest_fd: int,
+        dest_name: str,
+        target: str,
+    ) -> None:
         if not self._clear(dest_fd, dest_name, target):
             return
         identity = (status.st_dev, status.st_ino)
@@ -283,29 +306,30 @@ class Copier:
         if status.st_nlink > 1:
             self._links[identity] = target
 
-    def _is_there(
+    def _equal(
         self, source_fd: int, source_name: str, status: os.stat_result, dest_fd: int, dest_name: str
-    ) -> bool:
-        """Whether the copy of a file or link would change nothing but a time."""
+    ) -> os.stat_result | None:
+        """The file or link that is there already, if the copy would change nothing of it but a time and
+        its hard links."""
         try:
             there = files.stat(dest_name, dir_fd=dest_fd, follow_symlinks=False)
         except FileNotFoundError:
-            return False
+            return None
         kind, mode = stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)
         if kind == stat.S_IFREG and self._mode:
             mode = self._mode(mode, False)
         if (
-            status.st_nlink > 1
-            or there.st_nlink > 1
-            or there.st_mode != kind | mode
+            there.st_mode != kind | mode
             or there.st_size != status.st_size
             or (there.st_uid, there.st_gid) != self._owned(status)
             or _carried(source_fd, source_name) != _carried(dest_fd, dest_name)
         ):
-            return False
+            return None
         if kind == stat.S_IFLNK:
-            return files.readlink(source_name, dir_fd=source_fd) == files.readlink(dest_name, dir_fd=dest_fd)
-        return kind == stat.S_IFREG and _same_bytes(source_fd, source_name, dest_fd, dest_name)
+            same = files.readlink(source_name, dir_fd=source_fd) == files.readlink(dest_name, dir_fd=dest_fd)
+        else:
+            same = kind == stat.S_IFREG and _same_bytes(source_fd, source_name, dest_fd, dest_name)
+        return there if same else None
 
     def _clear(self, dest_fd: int, name: str, target: str) -> bool:
         try:

@@ -20,7 +20,7 @@ from arkwright.diagnostics.errors import ArkwrightError, RemoteError, UserError
 from arkwright.net.failures import remote_error
 from arkwright.net.response import Response
 from arkwright.oci import descriptor as media
-from arkwright.oci.descriptor import Descriptor
+from arkwright.oci.descriptor import Descriptor, plain
 from arkwright.oci.digest import is_digest, parse_digest, sha256
 from arkwright.oci.manifest import Index, Manifest, encode, parse
 from arkwright.registry.client import MANIFEST_LIMIT, Registry
@@ -76,7 +76,7 @@ def make_artifact(
         artifact_type=artifact_type,
         config=empty,
         layers=tuple(blobs) or (empty,),
-        subject=Descriptor(media_type=subject.media_type, digest=subject.digest, size=subject.size),
+        subject=plain(subject),
         annotations=dict(annotations or {}),
     )
     data = encode(manifest)
@@ -118,10 +118,11 @@ def _from_api(registry: Registry, digest: str, artifact_type: str) -> list[Descr
     path = registry.url(f"referrers/{digest}{query}")
     found: list[Descriptor] = []
     seen: set[str] = set()
+    left = _LIST_LIMIT
     while path and path not in seen and len(seen) < _PAGES:
         seen.add(path)
         try:
-            response, data = registry.access.retry(lambda: _get(registry, path, "the referrers"))  # noqa: B023
+            response, data = registry.access.retry(lambda: _get(registry, path, "the referrers", left))  # noqa: B023
         except RemoteError as error:
             if error.details["status"] in _NO_API:
                 return None
@@ -129,13 +130,14 @@ def _from_api(registry: Registry, digest: str, artifact_type: str) -> list[Descr
         if response.header("Content-Type").partition(";")[0].strip().lower() != media.INDEX:
             # A registry that shows its web page for whatever it does not know.
             return None
+        left -= len(data)
         found += _descriptors(_document(registry, response, data))
         following = _LINK.search(response.header("Link"))
         path = registry.server.url(following[1], response.url) if following else ""
     return found
 
 
-def _get(registry: Registry, path: str, what: str) -> tuple[Response, bytes]:
+def _get(registry: Registry, path: str, what: str, limit: int = _LIST_LIMIT) -> tuple[Response, bytes]:
     with registry.server.request(
         "GET",
         path,
@@ -143,8 +145,8 @@ def _get(registry: Registry, path: str, what: str) -> tuple[Response, bytes]:
         what=f"{what} of {registry.name}",
         headers={"Accept": media.INDEX},
     ) as response:
-        data = response.read(_LIST_LIMIT + 1)
-    if len(data) > _LIST_LIMIT:
+        data = response.read(limit + 1)
+    if len(data) > limit:
         raise _unusable(registry, response, f"is larger than {_LIST_LIMIT} bytes")
     return response, data
 

@@ -62,6 +62,11 @@ class FirstThatWorks:
         """That of the one in use. Raises `HostUnsupported` (`no-runtime`)."""
         return self._ready().tier
 
+    @property
+    def version(self) -> str:
+        """That of an OCI runtime; empty for any other way."""
+        return str(getattr(self._ready(), "version", ""))
+
     def run(
         self,
         spec: StepSpec,

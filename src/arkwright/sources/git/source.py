@@ -28,14 +28,18 @@ from arkwright.store.store import Store
 
 _PREFIX = "git://"
 _KNOWN = frozenset({"ref", "subdir", "keep-git-dir", "checksum", "submodules", "mtime", "fetch-by-commit"})
+# gitformat-signature(5): one for each hash algorithm of the repository.
+_SIGNED = (b"gpgsig ", b"gpgsig-sha256 ")
 _DEPTH = 8  # of submodules in submodules
 _SUBMODULES = 1000
 
 
 class PinnedCommit(Pinned, frozen=True, kw_only=True):
-    """A commit, present in the mirror with its submodules."""
+    """A commit, present in the mirror with its submodules; `signed` says that it has a signature, which
+    nobody has checked."""
 
     commit: str
+    signed: bool = False
 
 
 class GitSource:
@@ -81,6 +85,7 @@ class GitSource:
             uri=f"{remote.shown}#{ref}",
             digest=f"{algorithm}:{commit}",
             commit=commit,
+            signed=any(line.startswith(_SIGNED) for line in _headers(mirror, commit)),
         )
 
     def materialise(self, pinned: Pinned, directory: str) -> None:
@@ -113,11 +118,8 @@ class GitSource:
     def epoch(self, pinned: Pinned) -> int:
         """The committer's time of the pinned commit, in seconds since 1970."""
         assert isinstance(pinned, PinnedCommit)
-        raw = Mirror(self._base_path, _remote(pinned.op)).git(
-            pinned.commit, "cat-file", "commit", pinned.commit
-        )
-        head = raw.partition(b"\n\n")[0]
-        committer = next(line for line in head.split(b"\n") if line.startswith(b"committer "))
+        lines = _headers(Mirror(self._base_path, _remote(pinned.op)), pinned.commit)
+        committer = next(line for line in lines if line.startswith(b"committer "))
         return int(committer.split()[-2])
 
     def time(self, pinned: Pinned) -> int | None:
@@ -163,6 +165,12 @@ def commit_epoch(source: FileSource, pinned: Pinned) -> int | None:
     if isinstance(source, GitSource) and isinstance(pinned, PinnedCommit):
         return source.epoch(pinned)
     return None
+
+
+def _headers(mirror: Mirror, commit: str) -> list[bytes]:
+    """The lines of a commit's header."""
+    raw = mirror.git(commit, "cat-file", "commit", commit)
+    return raw.partition(b"\n\n")[0].split(b"\n")
 
 
 def _remote(op: SourceOp) -> Remote:
