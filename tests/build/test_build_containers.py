@@ -186,6 +186,9 @@ def test_options_that_are_for_containers_alone(make_builder: MakeBuilder) -> Non
     for words in (
         ("copy", "--chown", "1:1", "busybox", "oci:x"),
         ("run", "--mount", "type=tmpfs,target=/x", "busybox", "true"),
+        ("run", "--secret", "id=a,src=/dev/null", "busybox", "true"),
+        ("run", "--memory", "10m", "--isolation", "chroot", "busybox", "true"),
+        ("run", "--failed-step", "x", "--no-cache"),
         ("run", "-i", name, "true"),
         ("config", name, "--env", "A=1", "-t", "x"),
     ):

@@ -80,6 +80,34 @@ def test_existing_files_are_replaced_and_others_stay(write: Any, tmp_path: Path)
     assert (out / "other").read_text() == "stays"
 
 
+def test_a_directory_that_becomes_a_link_gives_no_mode_to_what_it_names(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else who may write at the target swaps a directory between the look at it and the change."""
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    (out / "bin").mkdir(parents=True)
+    outside.mkdir()
+    outside.chmod(0o000)
+    look = os.stat
+
+    def look_and_swap(path: Any, **options: Any) -> os.stat_result:
+        found = look(path, **options)
+        at_target = path == "bin" and os.path.samestat(os.fstat(options["dir_fd"]), look(out))
+        if at_target and not (out / "bin").is_symlink():
+            (out / "bin").rmdir()
+            (out / "bin").symlink_to(outside)
+        return found
+
+    monkeypatch.setattr("arkwright.exporters.files.os.stat", look_and_swap)
+    with pytest.raises((UserError, OSError)):
+        write(Output(type="local", dest=str(out)))
+    monkeypatch.undo()
+    assert (out / "bin").is_symlink(), "the swap was not reached"
+    assert outside.stat().st_mode & 0o7777 == 0, "the mode of what the link names was changed"
+    outside.chmod(0o700)
+    assert os.listdir(outside) == []
+
+
 def test_a_directory_in_the_way_is_not_removed(write: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "bin" / "tool").mkdir(parents=True)

@@ -13,6 +13,8 @@ from arkwright.cli.pending import pending_options
 PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
 NETWORKS = ("default", "none", "host")
 ENTITLEMENTS = ("network.host", "security.insecure")
+# The heading of what `limit_options` adds.
+LIMITS_INSIDE = "Limits in a container"
 ISOLATIONS = ("default", "auto", "oci", "crun", "runc", "bubblewrap", "chroot")
 
 _Decorator = Callable[[Any], Any]
@@ -120,7 +122,7 @@ def limit_options(command: Decorated) -> Decorated:
     for option in reversed(_LIMITS):
         command = option(command)
         declared: list[Any] = command.__click_params__  # type: ignore[attr-defined]
-        declared[-1].theme = "Limits in a container"
+        declared[-1].theme = LIMITS_INSIDE
     return command
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arkwright.cli import values
-from arkwright.cli.build_options import ISOLATIONS, NETWORKS, PROGRESS, limit_options
+from arkwright.cli.build_options import ISOLATIONS, LIMITS_INSIDE, NETWORKS, PROGRESS, limit_options
 from arkwright.cli.containers import command_of, is_container, run_in_container
 from arkwright.cli.images import IMAGE_HELP, platform_option
 from arkwright.cli.invocation import Invocation
@@ -118,43 +118,25 @@ def run(
     interactive: bool,
     tty: bool,
     rm: bool,
-    mount: tuple[str, ...],
-    no_cache: bool,
     platform: str | None,
     root_path: str | None,
     **options: Any,
 ) -> None:
-    at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if tty:
         require_terminal("-t")
     if not words and not failed_step and not step:
         raise click.UsageError("Missing argument 'IMAGE'.", ctx)
+    if failed_step and step:
+        raise UsageError.of("invalid-usage", "--failed-step and --step exclude each other")
     store_root = invocation.store_root(root_path)
-    if words and not failed_step and not step and is_container(store_root, words[0]):
-        from arkwright.build.container_steps import RunCommand
-
-        if tty or interactive or entrypoint is not None:
-            raise UsageError.of(
-                "conflicting-options",
-                "-i, -t and --entrypoint are for images: a container's step has neither input nor terminal",
-                hint=f"arkwright commit {words[0]}, and run the image",
-            )
-        inside = RunCommand(
-            args=command_of(words[1:]), env=values.settings("--env", env), user=user, cwd=workdir,
-            network=network, mounts=mount, no_cache=no_cache,
-        )  # fmt: skip
-        ctx.exit(run_in_container(invocation, store_root, words[0], inside, options))
-    if mount:
-        raise UsageError.of(
-            "conflicting-options", f"--mount is for working containers, and {words[0]} is none"
-        )
+    no_image = bool(failed_step or step)
+    if not no_image and is_container(store_root, words[0]):
+        ctx.exit(_run_in_container(ctx, invocation, store_root))
+    _only_in_containers(ctx)
     from arkwright.build.run_image import RunRequest
     from arkwright.oci.platform import parse_platform
 
-    if failed_step and step:
-        raise UsageError.of("invalid-usage", "--failed-step and --step exclude each other")
-    no_image = bool(failed_step or step)
-    shell = no_image and at_terminal
+    shell = no_image and sys.stdin.isatty() and sys.stdout.isatty()
     request = RunRequest(
         image="" if no_image else words[0],
         failed_step=failed_step,
@@ -170,7 +152,46 @@ def run(
         terminal=tty or shell,
         platform=parse_platform(platform) if platform else None,
     )
-    ctx.exit(_run(request, invocation.store_root(root_path)))
+    ctx.exit(_run(request, store_root))
+
+
+def _run_in_container(ctx: click.Context, invocation: Invocation, root_path: str) -> int:
+    """Run a step in the working container that the first word names. Gives its exit status."""
+    from arkwright.build.container_steps import RunCommand
+
+    options = ctx.params
+    name, *rest = options["words"]
+    given = [f"-{short}" for short, of in (("i", "interactive"), ("t", "tty")) if options[of]]
+    given += ["--entrypoint"] if options["entrypoint"] is not None else []
+    if given:
+        raise UsageError.of(
+            "conflicting-options",
+            f"{' and '.join(given)}: for images; a container's step has neither input nor terminal",
+            hint=f"arkwright commit {name}, and run the image",
+        )
+    inside = RunCommand(
+        args=command_of(tuple(rest)), env=values.settings("--env", options["env"]), user=options["user"],
+        cwd=options["workdir"], network=options["network"], mounts=options["mount"],
+        no_cache=options["no_cache"],
+    )  # fmt: skip
+    return run_in_container(invocation, root_path, name, inside, options)
+
+
+def _only_in_containers(ctx: click.Context) -> None:
+    """Refuse by name what an image's run would ignore."""
+    limits = {option.name for option in run.params if getattr(option, "theme", "") == LIMITS_INSIDE}
+    given = [
+        max(option.opts, key=len)
+        for option in run.params
+        if option.name in limits | {"mount", "secret", "ssh", "no_cache", "progress", "isolation"}
+        and ctx.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError.of(
+            "conflicting-options",
+            f"{', '.join(given)}: only for working containers",
+            hint="arkwright from IMAGE gives one",
+        )
 
 
 def _run(request: RunRequest, root_path: str) -> int:

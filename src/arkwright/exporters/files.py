@@ -21,7 +21,7 @@ from arkwright.exporters.outputs import flag
 from arkwright.images.destination import not_writable, open_destination
 from arkwright.layer.diff import diff
 from arkwright.layer.entry import Change, Entry
-from arkwright.layer.rooted import Root
+from arkwright.layer.rooted import Root, set_mode
 from arkwright.layer.tree import Contents, walk
 from arkwright.oci.platform import Platform
 from arkwright.store.space import space_needed
@@ -156,7 +156,7 @@ class _Copy:
                 os.unlink(name, dir_fd=parent_fd)
                 os.mkdir(name, 0o700, dir_fd=parent_fd)
             else:
-                os.chmod(name, stat.S_IMODE(found.st_mode) | 0o700, dir_fd=parent_fd)
+                set_mode(parent_fd, name, stat.S_IMODE(found.st_mode) | 0o700)
         if self._keep_owner:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
         self._directories.append((entry.path, self._mode(entry), entry.mtime_ns))
@@ -186,8 +186,7 @@ class _Copy:
             if self._keep_owner:
                 os.chown(temporary, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
             if entry.type != "symlink":
-                # Nobody else knows the temporary name, so this cannot meet a link.
-                os.chmod(temporary, self._mode(entry), dir_fd=parent_fd)
+                set_mode(parent_fd, temporary, self._mode(entry))
             times = (entry.mtime_ns, entry.mtime_ns)
             os.utime(temporary, ns=times, dir_fd=parent_fd, follow_symlinks=False)
         except BaseException:
