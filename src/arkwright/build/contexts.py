@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from typing import BinaryIO
@@ -141,6 +140,8 @@ class ContextLoader:
         return os.path.join(directory, os.listdir(directory)[0]), source.time(pinned)
 
     def _standard_input(self, contexts: Contexts, stream: BinaryIO) -> str:
+        import shutil
+
         spool_path = os.path.join(self._fresh(), "stdin")
         with open(spool_path, "w+b") as spool:
             shutil.copyfileobj(stream, spool)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -29,6 +28,9 @@ from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, 
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.layers import LayerRecords
 from arkwright.store.content import ContentStore
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 # The group of the vertices that stand for transfers: steps of the build have others.
 IMPORT_GROUP = "cache import"
@@ -111,12 +113,16 @@ class Imports:
 
     def _answer(self, future: Future[_T] | None) -> _T | None:
         """What a thread finds; None when the build is cancelled before."""
+        from concurrent.futures import wait
+
         while future is not None and not self._cancelled.is_set():
             if wait((future,), _POLL_S).done:
                 return future.result()
         return None
 
     def _threads(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor
+
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_AT_ONCE, "cache-import")
         return self._pool

@@ -7,7 +7,6 @@ base), and for each key how many of the image's layers its result has.
 
 from __future__ import annotations
 
-import calendar
 import time
 from collections.abc import Mapping, Sequence
 
@@ -103,6 +102,8 @@ def _read(config: ImageConfig) -> InlineCache:
 
 def _seconds(created: str) -> int:
     """An RFC 3339 time in nanoseconds; 0 for none."""
+    import calendar
+
     try:
         return calendar.timegm(time.strptime(created[:19], "%Y-%m-%dT%H:%M:%S")) * 1_000_000_000
     except (ValueError, OverflowError):

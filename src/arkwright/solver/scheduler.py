@@ -12,16 +12,18 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 import msgspec
 
 from arkwright.diagnostics.errors import Cancelled
+from arkwright.solver.threads import Threads
 
 POLL_S = 0.1
 # Besides those that have room there are threads that wait: for room, or for another process.
 _THREADS = 64
+# Steps sleep, download and wait for disks: with one for each CPU some of these had nothing to do.
+_STEPS_PER_CPU, _LEAST_STEPS = 4, 16
 # memory.max of a cgroup of version 2, and the same of version 1 (kernel: admin-guide/cgroup-v2).
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -88,20 +90,22 @@ class Scheduler:
         memory: int = 0,
         weights: Mapping[str, Weight] | None = None,
     ) -> None:
-        self.jobs = jobs or os.cpu_count() or 1
+        cpus = os.cpu_count() or 1
+        # Who weighs steps means real CPUs.
+        self.jobs = jobs or (cpus if weights else max(_STEPS_PER_CPU * cpus, _LEAST_STEPS))
         self.cancelled = threading.Event()
         self._weights = weights or {}
         self._steps = Room(self.jobs, memory or host_memory(), self.cancelled)
-        self._others = Room(self.jobs + 2, 0, self.cancelled)
+        self._others = Room((jobs or cpus) + 2, 0, self.cancelled)
         self._external = external
         self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def __enter__(self) -> Scheduler:
-        self._pool = ThreadPoolExecutor(self.jobs + _THREADS, "solve")
+        self._threads = Threads(self.jobs + _THREADS, "solve")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
+        self._threads.join()
 
     def step_room(self, group: str) -> AbstractContextManager[None]:
         """Room for a command of a group (a stage)."""
@@ -114,7 +118,7 @@ class Scheduler:
 
     def submit(self, work: Callable[[], Callable[[], None]]) -> None:
         """Run `work` on a thread; the callable that it returns runs in the thread of `wait`."""
-        self._pool.submit(lambda: self._done.put(work()))
+        self._threads.submit(lambda: self._done.put(work()))
 
     def wait(self) -> None:
         """Block until one task is done and run its completion; notice outside cancellation."""
