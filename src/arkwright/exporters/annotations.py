@@ -17,13 +17,10 @@ from arkwright.oci.platform import Platform, matches, parse_platform
 
 _TYPES = ("manifest", "index", "manifest-descriptor", "index-descriptor")
 _TYPE = "|".join(sorted(_TYPES, key=len, reverse=True))
-_PREFIX = re.compile(
-    rf"(?P<types>(?:{_TYPE})(?:\[[^\]]*\])?(?:,(?:{_TYPE})(?:\[[^\]]*\])?)*):(?P<key>.+)", re.DOTALL
-)
-_ONE = re.compile(rf"({_TYPE})(?:\[([^\]]*)\])?")
-_ATTRIBUTE = re.compile(
-    rf"annotation(?:-(?P<type>{_TYPE}))?(?:\[(?P<platform>[^\]]*)\])?\.(?P<key>.+)", re.DOTALL
-)
+# Compiled by `re` when they are first used.
+_PREFIX = rf"(?P<types>(?:{_TYPE})(?:\[[^\]]*\])?(?:,(?:{_TYPE})(?:\[[^\]]*\])?)*):(?P<key>(?s:.+))"
+_ONE = rf"({_TYPE})(?:\[([^\]]*)\])?"
+_ATTRIBUTE = rf"annotation(?:-(?P<type>{_TYPE}))?(?:\[(?P<platform>[^\]]*)\])?\.(?P<key>(?s:.+))"
 
 _Scoped = tuple[tuple[Platform | None, str, str], ...]
 
@@ -53,11 +50,11 @@ def split_annotations(annotations: Mapping[str, str]) -> Annotations:
     plain: dict[str, dict[str, str]] = {"index": {}, "index-descriptor": {}}
     scoped: dict[str, list[tuple[Platform | None, str, str]]] = {"manifest": [], "manifest-descriptor": []}
     for text, value in annotations.items():
-        match = _PREFIX.fullmatch(text)
+        match = re.fullmatch(_PREFIX, text)
         key, types = (match["key"], match["types"]) if match else (text, "manifest")
         if not key:
             raise UserError.of("invalid-annotation", f"an annotation needs a key: {text!r}")
-        for kind, platform in _ONE.findall(types):
+        for kind, platform in re.findall(_ONE, types):
             if kind in scoped:
                 scoped[kind].append((parse_platform(platform) if platform else None, key, value))
             elif platform:
@@ -78,7 +75,7 @@ def split_annotations(annotations: Mapping[str, str]) -> Annotations:
 
 def annotation_attribute(name: str) -> str | None:
     """An output attribute's name as an annotation's (`index:KEY`); None when it is something else."""
-    match = _ATTRIBUTE.fullmatch(name)
+    match = re.fullmatch(_ATTRIBUTE, name)
     if match is None:
         return None
     platform = f"[{match['platform']}]" if match["platform"] else ""

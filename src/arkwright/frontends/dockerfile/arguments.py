@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+from typing import Any
 
 from arkwright.frontends.dockerfile.syntax import KeyValue
 from arkwright.frontends.dockerfile.tokens import SPACE, Line, Token
@@ -115,12 +115,19 @@ def json_strings(line: Line, start: int, end: int) -> tuple[Token, ...] | None:
     if tokens is not None:
         return tokens
     try:
-        value = json.loads(text[start:end], parse_constant=_refuse, parse_int=str, parse_float=str)
+        value = _json(text[start:end])
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, list):
         return None
     raise ArgumentError("a JSON array here may hold only strings", start, end, code="json-not-strings")
+
+
+def _json(text: str) -> Any:
+    # Rarely needed, and 3 ms to import.
+    import json
+
+    return json.loads(text, parse_constant=_refuse, parse_int=str, parse_float=str)
 
 
 def _refuse(name: str) -> None:
@@ -136,7 +143,7 @@ def _string_array(line: Line, position: int, end: int) -> tuple[Token, ...] | No
         match = _JSON_STRING.match(text, position, end)
         if match is None:
             return None
-        value = json.loads(match[0])
+        value = match[0][1:-1] if "\\" not in match[0] else _json(match[0])
         inner = line.span(match.start() + 1, match.end() - 1)
         tokens.append(Token(_without_surrogates(value), inner))
         position = _skip(text, match.end(), end)

@@ -14,14 +14,13 @@ from arkwright.frontends.secret_names import is_secret_name
 
 _RESERVED = ("context", "scratch")
 _ONCE = (syntax.Cmd, syntax.Entrypoint, syntax.Healthcheck)
-_SECRET_FILE = re.compile(
+# Compiled by `re` when they are first used.
+_PRIVATE_FILE = (
     r"(?:^|/)(?:\.env|\.netrc|\.npmrc|\.pypirc|\.pgpass|\.git-credentials|\.htpasswd|id_(?:rsa|dsa|ecdsa|ed25519)"
     r"|credentials(?:\.json)?|[^/]+\.(?:pem|p12|pfx|key|keystore|jks))$"
 )
-_APT_UPDATE = re.compile(r"(?:^|[\s;&|(])(apt(?:-get)?\s+(?:-\S+\s+)*update)(?=$|[\s;&|)])")
-_APT_OTHER = re.compile(
-    r"\bapt(?:-get)?\s+(?:-\S+\s+)*(?:install|upgrade|dist-upgrade|full-upgrade|build-dep)\b"
-)
+_APT_UPDATE = r"(?:^|[\s;&|(])(apt(?:-get)?\s+(?:-\S+\s+)*update)(?=$|[\s;&|)])"
+_APT_OTHER = r"\bapt(?:-get)?\s+(?:-\S+\s+)*(?:install|upgrade|dist-upgrade|full-upgrade|build-dep)\b"
 
 Check = Callable[[StageTable], Iterator[Diagnostic]]
 
@@ -178,7 +177,7 @@ def _secret_files(instruction: syntax.Transfer) -> Iterator[Diagnostic]:
     if isinstance(instruction, syntax.Copy) and instruction.origin is not None:
         return
     for place, source in enumerate(instruction.sources):
-        if place not in instruction.heredocs and _SECRET_FILE.search(source.text):
+        if place not in instruction.heredocs and re.search(_PRIVATE_FILE, source.text):
             yield warning(
                 "secret-in-copy",
                 f"{source.text} looks like a secret: it becomes a part of the image",
@@ -192,10 +191,10 @@ def _apt(instruction: syntax.Run) -> Iterator[Diagnostic]:
         *(instruction.command.words if instruction.command.shell else ()),
         *(heredoc.content for heredoc in instruction.heredocs),
     ]
-    if any(_APT_OTHER.search(token.text) for token in texts):
+    if any(re.search(_APT_OTHER, token.text) for token in texts):
         return
     for token in texts:
-        match = _APT_UPDATE.search(token.text)
+        match = re.search(_APT_UPDATE, token.text)
         if match is not None:
             yield warning(
                 "apt-get-update-alone",

@@ -12,10 +12,11 @@ _UNITS_NS = {
     "ns": 1, "us": 1000, "µs": 1000, "μs": 1000, "ms": 1_000_000, "s": 1_000_000_000,
     "m": 60_000_000_000, "h": 3_600_000_000_000,
 }  # fmt: skip
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+# Compiled by `re` when they are first used.
+_DURATION = r"(?a:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))"
 _MAX_DURATION_NS = 2**63 - 1
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
-_SYMBOLIC_MODE = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+(?:,[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+)*")
+_SIZE = r"(?ai:(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?)"
+_SYMBOLIC_MODE = r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+(?:,[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+)*"
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _SIGNALS = frozenset((
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
@@ -31,8 +32,9 @@ def parse_duration(text: str) -> int:
         return 0
     total, position = 0.0, 0
     whole = 0
+    duration = re.compile(_DURATION)
     while position < len(body):
-        match = _DURATION.match(body, position)
+        match = duration.match(body, position)
         if match is None:
             raise ValueError("write a number and a unit, such as 30s or 1m30s")
         number, unit = match[1], _UNITS_NS[match[2]]
@@ -69,7 +71,7 @@ def _decimal(number: int, size: int) -> str:
 
 def parse_size(text: str) -> int:
     """Bytes of a size such as `64m` or `1.5GiB`, units in powers of 1024. Raises `ValueError`."""
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise ValueError("write a number and maybe a unit, such as 64m")
     factor = 1024 ** ("kmgtp".index(match[2].lower()) + 1 if match[2] else 0)
@@ -109,7 +111,7 @@ def parse_mode(mode: Token) -> str:
     text = mode.text
     if re.fullmatch(r"[0-7]{1,8}", text) and int(text, 8) <= 0o7777:
         return f"{int(text, 8):04o}"
-    if _SYMBOLIC_MODE.fullmatch(text):
+    if re.fullmatch(_SYMBOLIC_MODE, text):
         return text
     raise UserError.of(
         "invalid-chmod",
