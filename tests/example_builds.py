@@ -53,12 +53,13 @@ class Examples:
         self.builder.run("load", "-i", str(self._bases(name)), timeout_s=BUILD_S)
         return self
 
-    def build(self, name: str, *options: str) -> tuple[Built, str]:
-        """Build an example, run it, have its output compared; gives what was built and what was printed."""
+    def build(self, name: str, *options: str, folder: Path = EXAMPLES) -> tuple[Built, str]:
+        """Build an example, run it, have its output compared; gives what was built and what was printed. `folder` is
+        where the examples are."""
         metadata = self.builder.home / "metadata.json"
         metadata.unlink(missing_ok=True)
         done = subprocess.run(
-            [*self.builder.prefix, "bash", str(EXAMPLES / "build.sh"), name, "--", "--metadata-file", str(metadata), *options],
+            [*self.builder.prefix, "bash", str(folder / "build.sh"), name, "--", "--metadata-file", str(metadata), *options],
             cwd=self.builder.home, env=self.builder.env, umask=0o022, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=BUILD_S, check=False,
         )  # fmt: skip

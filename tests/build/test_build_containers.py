@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -283,6 +284,70 @@ def test_commit_goes_anywhere_and_is_recorded(make_builder: MakeBuilder, files: 
     assert _listed(builder) == []
 
 
+def _provenance(builder: Builder, image: str) -> dict[str, Any]:
+    claim = msgspec.json.decode(builder.run("provenance", "--mode", "max", image).out)
+    assert {one["digest"]["sha256"] for one in claim["subject"]} == {
+        builder.run("inspect", "--format", "digest", image).out.strip().partition(":")[2]
+    }
+    return claim["predicate"]["buildDefinition"]
+
+
+def _made(builder: Builder, files: Path, image: str, *options: str) -> None:
+    """An image by a script that takes something of everywhere."""
+    other = builder.run("from", "--name", "other", "busybox").out.strip()
+    builder.run("copy", other, f"{files}/tree/sub", "/of-other")
+    name = builder.run("from", "--name", "mine", "busybox").out.strip()
+    secret = ("--mount=type=secret,id=token", "--secret", "id=token,env=TOKEN")
+    builder.run("run", *options, *secret, name, "--", "sh", "-c", "date >/dev/null; echo made > /made")
+    builder.run("copy", name, str(files / "app"), "/app")
+    builder.run("copy", "--from", "other", name, "/of-other", "/from-other")
+    builder.run("config", name, "--env", "A=1")
+    builder.run("commit", name, image)
+    builder.run("rm", "mine", "other")
+
+
+def test_commit_keeps_the_evidence_that_a_build_keeps(make_builder: MakeBuilder, files: Path) -> None:
+    builder = make_builder("subids")
+    builder.env["TOKEN"] = "much-too-secret"
+    _made(builder, files, "made:1", "--network", "none")
+    # What was kept of the commands themselves may go.
+    commit = _events(builder)[0].build
+    others = [one for one in os.listdir(builder.store / "history") if one != commit]
+    builder.run("history", "rm", *others)
+    found = _provenance(builder, "made:1")
+    assert found["buildType"].endswith("/container/v1")
+    request, internal = found["externalParameters"]["request"], found["internalParameters"]
+    assert (request["frontend"], request["secrets"]) == ("container", [{"id": "token"}])
+    base = builder.run("inspect", "--format", "digest", "busybox").out.strip()
+    used = found["resolvedDependencies"]
+    assert [one["digest"]["sha256"] for one in used if one.get("uri")] == [base.partition(":")[2]]
+    # Two contexts: of this container, and of the one that was copied from.
+    assert len([one for one in used if "arkwrightTree1" in one["digest"]]) == 2
+    steps = {step["name"]: step for step in internal["buildConfig"]["steps"]}
+    ran = steps["[mine] RUN sh -c 'date >/dev/null; echo made > /made'"]
+    assert (ran["network"], ran["secrets"], bool(ran["tier"])) == ("none", ["token"], True)
+    assert internal["isolation"] == [ran["tier"]]
+    assert internal["hermetic"] and internal["completeness"]["resolvedDependencies"]
+    assert "much-too-secret" not in msgspec.json.encode(found).decode()
+    listed = msgspec.json.decode(builder.run("history", "ls", "--format", "json").out)
+    assert [one["build"] for one in listed] == [commit]
+    assert msgspec.json.decode(builder.run("sbom", "--format", "spdx-json", "made:1").out)["spdxVersion"] == "SPDX-2.3"
+    refused = builder.run("verify", "made:1", status=1).err
+    assert "error[record-incomplete]" in refused and "working container" in refused
+    # Nothing runs the second time, and what was used is known all the same.
+    _made(builder, files, "made:2", "--network", "none")
+    again = _provenance(builder, "made:2")
+    assert again["resolvedDependencies"] == used
+    assert builder.run("inspect", "--format", "digest", "made:2").out == builder.run(
+        "inspect", "--format", "digest", "made:1"
+    ).out  # fmt: skip
+    name = builder.run("from", "busybox").out.strip()
+    builder.run("run", name, "--", "true")
+    builder.run("commit", name, "open:1")
+    gaps = _provenance(builder, "open:1")["internalParameters"]
+    assert not gaps["hermetic"] and [gap["reason"] for gap in gaps["gaps"]] == ["network"]
+
+
 # --- Mounts ----------------------------------------------------------------------------------
 
 
@@ -431,8 +496,8 @@ def test_the_same_script_by_buildah_gives_the_same_tree(
 
 
 def _tree(text: str) -> dict[str, tuple[str | None, ...]]:
-    from arkwright.images.mtree import read_mtree
+    from arkwright.images.mtree_read import read_mtree
 
     wanted = ("type", "mode", "uid", "gid", "link", "sha256digest")
-    paths = read_mtree(text.encode()).paths
-    return {path: tuple(keywords.get(key) for key in wanted) for path, keywords in paths.items()}
+    with read_mtree(io.BytesIO(text.encode())) as manifest:
+        return {path: tuple(keywords.get(key) for key in wanted) for path, keywords in manifest}

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from file_site import FileSite
 from test_build_contexts import git, repository, tree_of  # noqa: F401 - a fixture
 
 from building import Builder, Context, MakeBuilder
+from file_site import FileSite
 
 ECHO = "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /epoch\n"
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from file_site import FileSite
 
 from building import Builder, Built, Context, MakeBuilder
+from file_site import FileSite
 from loopback_server import LoopbackRegistry
 
 NO_EXEC = ["no-exec"]

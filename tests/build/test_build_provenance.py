@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_site import FileSite
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
@@ -26,6 +25,7 @@ from arkwright.oci.descriptor import MANIFEST, Descriptor
 from arkwright.ops.source import Pins
 from arkwright.sources.base import PinnedImage
 from building import Builder, Context
+from file_site import FileSite
 
 HIDDEN = "hush-hush-value"
 SECRET = "never-to-be-seen"

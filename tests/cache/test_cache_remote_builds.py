@@ -101,6 +101,27 @@ def test_an_edit_in_the_middle_stands_on_an_imported_prefix(
     assert (third.digest, ran(third)) == (clean.digest, [])
 
 
+@pytest.mark.parametrize("kind", ["local", "inline"])
+def test_a_layer_that_is_there_twice_comes_twice(
+    kind: str, two: tuple[Builder, Builder], context: Context, server: LoopbackRegistry
+) -> None:
+    link = "COPY --link f /f\n"
+    files = {"Dockerfile": f"FROM busybox\n{link}RUN true\n{link}{link}RUN cat /f > /g\n", "f": "1"}
+    root, (first, second) = context(files), two
+    place = first.scratch / "cache"
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    there = {
+        "local": (f"type=local,dest={place},mode=max", f"type=local,src={place}"),
+        "inline": ("type=inline", ref(server, "app:1")),
+    }[kind]
+    expected = first.build(root).digest
+    output = ["-t", ref(server, "app:1"), "--push"] if kind == "inline" else []
+    first.build(root, "--cache-to", there[0], *output)
+    imported = second.build(root, "--cache-from", there[1])
+    assert (imported.digest, ran(imported)) == (expected, [])
+
+
 def test_only_what_is_needed_is_fetched(
     two: tuple[Builder, Builder], context: Context, server: LoopbackRegistry
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from arkwright.cli.attest_options import Provenance, provenance_wanted
+from arkwright.build.request import Attest
+from arkwright.cli.attest_options import Provenance, attest_wanted, provenance_wanted
 from arkwright.diagnostics.errors import ArkwrightError
 
 
@@ -12,18 +13,27 @@ def wanted(attest: tuple[str, ...] = (), provenance: tuple[str, ...] = ()) -> Pr
     return provenance_wanted({"attest": attest, "provenance": provenance})
 
 
+def attached(
+    attest: tuple[str, ...] = (), provenance: tuple[str, ...] = (), sbom: tuple[str, ...] = ()
+) -> Attest:
+    return attest_wanted({"attest": attest, "provenance": provenance, "sbom": sbom})
+
+
 @pytest.mark.parametrize(
     ("provenance", "expected"),
     [
         ((), Provenance("min")),
-        (("true",), Provenance("min")),
+        (("true",), Provenance("min", attach=True)),
         (("false",), Provenance("none")),
         (("0",), Provenance("none")),
-        (("max",), Provenance("max")),
-        (("mode=max",), Provenance("max")),
-        (("mode=max,version=v1", "mode=min"), Provenance("min")),
-        (("mode=max,builder-id=https://ci.example/7",), Provenance("max", "https://ci.example/7")),
-        (("mode=max,inline-only=false",), Provenance("max")),
+        (("max",), Provenance("max", attach=True)),
+        (("mode=max",), Provenance("max", attach=True)),
+        (("mode=max,version=v1", "mode=min"), Provenance("min", attach=True)),
+        (
+            ("mode=max,builder-id=https://ci.example/7",),
+            Provenance("max", "https://ci.example/7", attach=True),
+        ),
+        (("mode=max,inline-only=false",), Provenance("max", attach=True)),
         (("disabled=true",), Provenance("none")),
         (("disabled",), Provenance("none")),
     ],
@@ -33,24 +43,42 @@ def test_provenance(provenance: tuple[str, ...], expected: Provenance) -> None:
 
 
 def test_attest() -> None:
-    assert wanted(("type=provenance,mode=max",)) == Provenance("max")
+    assert wanted(("type=provenance,mode=max",)) == Provenance("max", attach=True)
     assert wanted(("type=provenance,disabled=true",)) == Provenance("none")
     assert wanted(("type=sbom,disabled=true",)) == Provenance("min")
-    assert wanted(("type=provenance,mode=min",), ("mode=max",)) == Provenance("max")
+    assert wanted(("type=provenance,mode=min",), ("mode=max",)) == Provenance("max", attach=True)
+
+
+def test_what_is_attached() -> None:
+    assert attached() == Attest()
+    assert attached(provenance=("false",)) == Attest()
+    assert attached(provenance=("mode=max",)) == Attest(provenance=True)
+    assert attached(sbom=("true",)) == attached(("type=sbom",)) == Attest(sbom=True)
+    assert attached(sbom=("false",)) == attached(("type=sbom",), sbom=("false",)) == Attest()
+    assert (
+        attached(("inline",))
+        == attached(("type=provenance,inline=true",))
+        == Attest(provenance=True, inline=True)
+    )
+    assert attached(("type=sbom,inline", "type=provenance")) == Attest(
+        provenance=True, sbom=True, inline=True
+    )
+    assert attached(("type=provenance,inline-only=true",)) == Attest(provenance=True)
+    assert attached(("inline",), ("mode=max",)) == Attest(provenance=True, inline=True)
+    made = Attest(sbom=True, generator="scanner", parameters={"select": "all"})
+    assert attached(("type=sbom,generator=scanner,SELECT=all",)) == made
+    assert attached(sbom=("generator=scanner,select=all",)) == made
+    assert attached(("type=sbom,generator=scanner,disabled",)) == Attest()
 
 
 @pytest.mark.parametrize(
     ("attest", "provenance", "code"),
     [
-        ("type=sbom", "", "not-built-yet"),
-        ("type=provenance,inline", "", "not-built-yet"),
-        ("type=provenance,mode=max,inline-only=true", "", "not-built-yet"),
         ("type=vuln", "", "invalid-option-value"),
         ("mode=max", "", "invalid-option-value"),
         ("", "mode=most", "invalid-option-value"),
         ("", "mode=max,version=v0.2", "invalid-option-value"),
         ("", "perhaps", "invalid-option-value"),
-        ("", "mode=max,inline", "not-built-yet"),
     ],
 )
 def test_what_is_refused(attest: str, provenance: str, code: str) -> None:

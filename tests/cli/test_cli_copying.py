@@ -69,7 +69,7 @@ def test_export_is_incremental(scratch: Path, busybox_layout: Path) -> None:
     assert listed == ["docker.io/library/busybox:latest", "docker.io/library/zstd:latest"]
     # A name that moved leaves what only it needed; what is pruned is no more than that.
     loaded.run("tag", "busybox", "zstd")
-    pruned = loaded.run("export", "--oci-layout", "shared", "--prune", "zstd")
+    pruned = loaded.run("export", "--oci-layout", "shared", "--prune", "--grace", "0", "zstd")
     assert pruned.err == "0 blobs written, 2 deleted\n"
     assert not (loaded.home / "shared" / "blobs" / "sha256" / zstd.partition(":")[2]).exists()
     assert loaded.run("copy", "-q", "oci:shared:zstd", "back").out.strip() == digest
@@ -84,6 +84,13 @@ def test_what_is_shared_is_read_by_others_without_writing(scratch: Path, busybox
     owner.run("export", "--oci-layout", str(shared), "busybox")
     assert {path.stat().st_mode & 0o444 for path in shared.rglob("*")} == {0o444}
     assert digest_of(owner) in reader.run("copy", f"oci:{shared}:busybox", "busybox").out
+
+
+def test_an_error_is_told_once(scratch: Path) -> None:
+    """By the command, and not by its progress too."""
+    said = Builder(scratch, "root").run("copy", "nosuch:1", "other:1", status=1).err
+    assert said.count("no image nosuch:1") == 1 and said.count("error[unknown-image]") == 1
+    assert "#1 ERROR\n" in said
 
 
 def test_export_to_a_directory_of_something_else(scratch: Path, busybox_layout: Path) -> None:

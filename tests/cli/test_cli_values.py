@@ -243,7 +243,13 @@ def test_fields(path: str, expected: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "hint"), [("confg.Env", "did you mean config?"), ("config.Env.7", None), ("digest.x", None)]
+    ("path", "hint"),
+    [
+        ("confg.Env", "did you mean config?"),
+        ("config.Env.7", None),
+        ("digest.x", None),
+        ("Env", "did you mean config.Env?"),
+    ],
 )
 def test_unknown_fields(path: str, hint: str | None) -> None:
     with pytest.raises(ArkwrightError) as caught:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 class Arkwright:
     """The program as one user, with a store that knows busybox. `isolation`: of the steps, if not the
-    strongest. `digests` are the images that the cases gave, in order."""
+    strongest. `digests` are the images that the cases gave, in order. `furnish` is called with each case's world
+    before it is played."""
+
+    umask = 0o022
 
     def __init__(self, scratch: Path, identity: str, busybox: Path, isolation: str = "") -> None:
         self.builder = Builder(scratch, identity)
@@ -56,6 +59,7 @@ class Arkwright:
         self.scratch.mkdir()
         self.env = {**self.builder.env, "PYTHONDONTWRITEBYTECODE": "1"}
         self.timeout_s = TIMEOUT_S
+        self.furnish: Callable[[World], object] = lambda world: None
         self.servers: Servers | None = Servers(self.builder.prefix, self.env)
         self.builder.run("load", "-i", str(busybox))
         self._warm()
@@ -78,7 +82,7 @@ class Arkwright:
         """The program with these arguments and this environment, in the user's home."""
         if self.servers is not None:
             return self.servers.run(
-                args, cwd=self.builder.home, env=env, input=stdin, timeout_s=self.timeout_s
+                args, cwd=self.builder.home, env=env, input=stdin, timeout_s=self.timeout_s, umask=self.umask
             )
         return subprocess.run(
             self.builder.command(*args), cwd=self.builder.home, env=env, umask=0o022, timeout=self.timeout_s,
@@ -103,6 +107,7 @@ class Arkwright:
             store = path / "store"
             subprocess.run(["cp", "-a", str(self.builder.store), str(store)], check=True)
             world = World(case, path, self.builder.uid, site, self.busybox)
+            self.furnish(world)
             (path / "out").mkdir()
             os.chown(path / "out", self.builder.uid, self.builder.uid)
             with world.opened():

@@ -29,9 +29,10 @@ class Servers:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def run(
-        self, args: Sequence[str], *, cwd: Path, env: Mapping[str, str], input: bytes, timeout_s: float
-    ) -> subprocess.CompletedProcess[bytes]:
-        """As `subprocess.run` with umask 0022. Raises `subprocess.TimeoutExpired`."""
+        self, args: Sequence[str], *, cwd: Path, env: Mapping[str, str], input: bytes, timeout_s: float,
+        umask: int = 0o022,
+    ) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
+        """As `subprocess.run`. Raises `subprocess.TimeoutExpired`."""
         with self._lock:
             control = self._idle.pop() if self._idle else None
         control = control or self._start()
@@ -39,7 +40,7 @@ class Servers:
             "args": list(args),
             "cwd": str(cwd),
             "env": dict(env),
-            "umask": 0o022,
+            "umask": umask,
             "timeout_s": timeout_s,
         }
         files = [_readable(input), os.memfd_create("out"), os.memfd_create("err")]

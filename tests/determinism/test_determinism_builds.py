@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +64,28 @@ def test_equal_digests(text: str, builders: list[Builder], context: Context) -> 
         user.build(one, "--jobs", "2", umask=0o002).digest,
     }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("text", CASES.values(), ids=CASES.keys())
+def test_equal_layers_however_they_are_packed(text: str, builders: list[Builder], context: Context) -> None:
+    root = fill(context({"Dockerfile": text, "f": "x", "s/a": "1", "s/b": "2", "z": ""}))
+    found = set()
+    for builder, compression in ((builders[0], "gzip"), (builders[2], "zstd"), (builders[2], "uncompressed")):
+        layout = builder.home / f"layout-{compression}"
+        shutil.rmtree(layout, ignore_errors=True)
+        builder.build(root, "-o", f"type=oci,dest={layout},tar=false,compression={compression}")
+        found.add(diff_ids(layout))
+    assert len(found) == 1
+
+
+def diff_ids(layout: Path) -> tuple[str, ...]:
+    """Of the one image of a layout."""
+
+    def blob(digest: str) -> Any:
+        return json.loads((layout / "blobs" / "sha256" / digest.removeprefix("sha256:")).read_bytes())
+
+    [entry] = json.loads((layout / "index.json").read_bytes())["manifests"]
+    return tuple(blob(blob(entry["digest"])["config"]["digest"])["rootfs"]["diff_ids"])
 
 
 @pytest.mark.xfail(

@@ -1,10 +1,9 @@
-"""The program, with a kill at the n-th change of state that its processes make; for a child process.
+"""A kill at the n-th change of state that the processes of a build make; for a child process.
 
-    python killing.py COUNTER NUMBER ARGUMENTS…
-
-Every call that changes a file, a lock, a record, or tells an event counts before and after, in all
+Every call that changes a file, a lock, a record, or tells an event counts before it begins, in all
 processes of the build together: COUNTER is a file that grows by one byte each time. At NUMBER the
-process that counts is killed as by `kill -9`; 0 only counts.
+process that counts is killed as by `kill -9`; 0 only counts. What a call left is what the next one
+finds, so nothing is killed after it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import fcntl
 import functools
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -32,32 +30,23 @@ def count(path: str, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def around(function: Callable[..., Any], path: str, number: int) -> Callable[..., Any]:
+def before(function: Callable[..., Any], path: str, number: int) -> Callable[..., Any]:
     @functools.wraps(function)
     def counted(*args: Any, **more: Any) -> Any:
         count(path, number)
-        found = function(*args, **more)
-        count(path, number)
-        return found
+        return function(*args, **more)
 
     return counted
 
 
-def main() -> None:
-    path, number = sys.argv[1], int(sys.argv[2])
-    from arkwright.cli.main import main as program
+def install(path: str, number: int) -> None:
+    """Let this process, and all that it forks, count and be killed."""
     from arkwright.events.stream import EventStream
     from arkwright.store.metadata import Metadata
 
     for name in CHANGES:
-        setattr(os, name, around(getattr(os, name), path, number))
-    fcntl.flock = around(fcntl.flock, path, number)
-    EventStream._deliver = around(EventStream._deliver, path, number)  # type: ignore[method-assign]
+        setattr(os, name, before(getattr(os, name), path, number))
+    fcntl.flock = before(fcntl.flock, path, number)
+    EventStream._deliver = before(EventStream._deliver, path, number)  # type: ignore[method-assign]
     for name in ("put", "put_many", "delete", "_roll_back"):
-        setattr(Metadata, name, around(getattr(Metadata, name), path, number))
-    sys.argv = ["arkwright", *sys.argv[3:]]
-    sys.exit(program())
-
-
-if __name__ == "__main__":
-    main()
+        setattr(Metadata, name, before(getattr(Metadata, name), path, number))

@@ -29,6 +29,7 @@ ONLY_IN = {
         "linux",
         "bootstrap",
         "images/transports.py",
+        "verify/rebuild.py",
     ),
 }
 NOWHERE = ("requests", "urllib3", "httpx", "aiohttp", "tarfile", "pickle")

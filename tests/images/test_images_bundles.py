@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.images.mtree import decode_name, encode_name, read_mtree
+from arkwright.images import mtree_read
+from arkwright.images.mtree_read import Keywords, decode_name, encode_name, read_mtree
 from arkwright.images.rootless import decode_owner, encode_owner
 from building import Builder, Context, MakeBuilder
 
@@ -77,9 +79,14 @@ def _layout(image: Path, path: Path) -> str:
     return f"{path}:1"
 
 
+def _paths(text: bytes) -> dict[str, Keywords]:
+    with read_mtree(io.BytesIO(text)) as manifest:
+        return dict(manifest)
+
+
 def _tree(builder: Builder, image: str) -> dict[str, tuple[str | None, ...]]:
     wanted = ("type", "mode", "uid", "gid", "link", "sha256digest")
-    paths = read_mtree(builder.run("mtree", image).out.encode()).paths
+    paths = _paths(builder.run("mtree", image).out.encode())
     return {path: tuple(keywords.get(key) for key in wanted) for path, keywords in paths.items() if path}
 
 
@@ -166,12 +173,12 @@ def test_our_manifest_is_that_of_umoci(make_builder: MakeBuilder, image: Path) -
     _call(builder, umoci, "unpack", "--image", _layout(image, builder.home / "layout"), "theirs")
     builder.run("unpack", "kinds:1", "ours")
     name = f"{digest.replace(':', '_')}.mtree"
-    ours, theirs = (read_mtree((builder.home / kind / name).read_bytes()) for kind in ("ours", "theirs"))
-    assert ours.xattrs
-    assert theirs.xattrs
+    texts = [(builder.home / kind / name).read_bytes() for kind in ("ours", "theirs")]
+    assert all(read_mtree(io.BytesIO(text)).xattrs for text in texts)
+    ours, theirs = map(_paths, texts)
     # The time of the root, of which no layer says anything, is each tool's own.
-    assert ours.paths.pop("").keys() == theirs.paths.pop("").keys()
-    assert ours.paths == theirs.paths
+    assert ours.pop("").keys() == theirs.pop("").keys()
+    assert ours == theirs
     for kind in ("ours", "theirs"):
         assert builder.run("mtree", "--verify", f"{kind}/{name}", f"{kind}/rootfs").out == ""
 
@@ -325,13 +332,44 @@ dir type=dir
 ..
 after
 """
-    found = read_mtree(text).paths
+    found = _paths(text)
     assert found["full/path"] == {"type": "file", "uid": "0", "mode": "0644", "size": "3"}
     assert found["a b#"] == {"type": "file", "mode": "0644", "size": "4", "optional": ""}
     assert found.keys() == {"", "full/path", "a b#", "dir", "dir/inner", "after"}
-    with pytest.raises(UserError) as caught:
-        read_mtree(b". type=dir\n. type=dir\n")
-    assert caught.value.code == "invalid-mtree"
+    for bad in (b". type=dir\n. type=dir\n", b"a\\000b\n", b"./a//b\n", b"a " + b"x" * (5 << 20)):
+        with pytest.raises(UserError) as caught:
+            _paths(bad)
+        assert caught.value.code == "invalid-mtree"
+
+
+NAMES = st.text(st.sampled_from("ab-.é/"), min_size=1, max_size=6).filter(
+    lambda path: not {"", ".", ".."} & set(path.split("/"))
+)
+
+
+@given(st.lists(st.tuples(NAMES, st.integers(0, 9)), max_size=30), st.integers(1, 2000))
+def test_a_manifest_is_sorted_in_whatever_order_it_comes(lines: list[tuple[str, int]], held: int) -> None:
+    text = "".join(f"./{path}/ size={size} mark\n" for path, size in lines).encode()
+    wanted = {path: {"size": str(size), "mark": ""} for path, size in lines}
+    with pytest.MonkeyPatch.context() as patch:
+        # So little memory that most of it waits in the file.
+        patch.setattr(mtree_read, "_HELD", held)
+        with read_mtree(io.BytesIO(text)) as manifest:
+            found = list(manifest)
+            assert list(manifest) == found
+    assert found == sorted(wanted.items(), key=lambda one: [os.fsencode(part) for part in one[0].split("/")])
+
+
+def test_a_manifest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mtree_read, "MAX_PATHS", 100)
+    monkeypatch.setattr(mtree_read, "_LIMIT", 10_000)
+    for text in (
+        b"".join(b"%d\n" % number for number in range(101)),
+        b"/set a=" + b"x" * 1000 + b"\n" + b"".join(b"%d\n" % number for number in range(50)),
+    ):
+        with pytest.raises(UserError) as caught:
+            _paths(text)
+        assert caught.value.code == "invalid-mtree"
 
 
 @given(st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw))

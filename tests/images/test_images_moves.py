@@ -9,10 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from imaging import AMD64, ARM64, S390X, manifest_of, put_image, put_index, refused
 
+from arkwright.images import archives
 from arkwright.images.archives import IMAGE_NAME, add_to_layout, index_entries, prune_layout
 from arkwright.images.deliver import deliver
 from arkwright.images.fetch import fetch, fetch_entry, full_name
@@ -128,11 +131,41 @@ def test_a_tag_in_a_layout_moves(store: Store, tmp_path: Path) -> None:
     assert get(store, f"{place}:v") == two.digest
     assert get(store, f"{place}:lib:v") == three.digest
     assert len(Layout.open(str(tmp_path / "at")).index().manifests) == 2
-    assert prune_layout(str(tmp_path / "at")) > 0
     assert prune_layout(str(tmp_path / "at")) == 0
+    assert prune_layout(str(tmp_path / "at"), grace_s=0) > 0
+    assert prune_layout(str(tmp_path / "at"), grace_s=0) == 0
     assert get(store, f"{place}:lib:v") == three.digest
     with refused("missing-blob"):
         Layout.open(str(tmp_path / "at")).read(one.digest)
+
+
+def test_pruning_leaves_what_others_are_about_to_name(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other tools write blobs first and the index last, and wait for no lock of ours."""
+    one, two = (put_image(store, label=label) for label in ("one", "two"))
+    path = tmp_path / "at"
+    send(store, one, f"oci:{path}:one")
+    send(store, two, f"oci:{path}:two")
+    layout = Layout.open(str(path))
+    whole = layout.index()
+    layout.write_index(msgspec.structs.replace(whole, manifests=whole.manifests[:1]))
+    blob = Path(layout.blob_path(two.digest))
+    # Times that came along from elsewhere do not make it old.
+    os.utime(blob, (1, 1))
+    assert prune_layout(str(path)) == 0
+    # The other writer comes to its end after we looked.
+    looked = archives._unneeded
+
+    def late(*args: Any) -> Iterator[str]:
+        found = list(looked(*args))
+        assert str(blob) in found
+        layout.write_index(whole)
+        yield from found
+
+    monkeypatch.setattr(archives, "_unneeded", late)
+    assert prune_layout(str(path), grace_s=0) == 0
+    assert get(store, f"oci:{path}:two") == two.digest
 
 
 def test_names_are_told_and_not_set(store: Store, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from changing import CREATED, put_layers
@@ -23,6 +27,7 @@ from layer_model import (
     whiteout,
 )
 
+from arkwright.images import view
 from arkwright.images.mutate import edit_images
 from arkwright.images.mutate_entries import IdMap, filter_paths, map_owners
 from arkwright.oci.descriptor import Descriptor
@@ -164,6 +169,117 @@ def test_directories_that_no_layer_mentions_are_mapped_too(store: Store, tmp_pat
     assert os.stat(tmp_path / "after" / "bundle" / "rootfs").st_uid == 100000
     assert sorted(tree) == ["a", "a/b", "a/b/c", "a/d", "l", "n", "n/f"]
     assert tree["l"][4] == "a"
+
+
+def test_an_emptied_directory_keeps_what_its_own_entry_said(store: Store, tmp_path: Path) -> None:
+    image = put_layers(
+        store,
+        [
+            [directory("d", mode=0o700, uid=5, gid=5), Member("d/old"), directory("e", mode=0o711), Member("e/x")],
+            [opaque("d"), Member("d/new"), whiteout("e"), Member("e/y")],
+        ],
+    )  # fmt: skip
+    made = owned(store, image, IdMap(first=0, to=900))
+    before, after = umoci_tree(store, image, tmp_path / "before"), umoci_tree(store, made, tmp_path / "after")
+    assert {path: entry[0] for path, entry in after.items()} == {
+        path: entry[0] for path, entry in before.items()
+    }
+    assert (after["d"][1], after["e"][1], sorted(after)) == (5, 900, ["d", "d/new", "e", "e/y"])
+
+
+def test_names_behind_links_that_later_layers_replace(store: Store, tmp_path: Path) -> None:
+    layers = [
+        [directory("usr"), directory("usr/lib"), symlink("lib", "usr/lib"), directory("a"), symlink("a/l", "../usr")],
+        # Hard links to a link are links; what takes the place of a directory takes its links along.
+        [hardlink("lib64", "lib"), Member("a")],
+        [Member("lib64/x"), whiteout("a"), opaque("lib"), Member("lib/y")],
+        [whiteout("lib64"), Member("a/l/z"), Member("lib64/x")],
+    ]  # fmt: skip
+    image = put_layers(store, layers)
+    made = filtered(store, image, "usr/lib/y", "a/l")
+    before, after = umoci_tree(store, image, tmp_path / "before"), umoci_tree(store, made, tmp_path / "after")
+    kept = ["lib", "lib64", "lib64/x", "usr", "usr/lib", "usr/lib/x"]
+    assert sorted(before) == sorted([*kept, "a", "a/l", "a/l/z", "usr/lib/y"])
+    assert sorted(after) == kept
+
+
+def lines_run(act: Callable[[], object]) -> int:
+    """How many lines of the modules at work were executed: a cost that no clock and no load changes."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.endswith(("mutate_entries.py", "path_tree.py")):
+            return None
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+HOSTILE: dict[str, Callable[[int], list[list[Member]]]] = {
+    "a directory emptied again and again, with links": lambda n: [
+        [symlink(f"d/{i}", "x") for i in range(n)],
+        [symlink(f"d/n{i}", "x") for i in range(n)] + [opaque("d")] * n,
+    ],
+    "and with directories": lambda n: [
+        [directory(f"d/{i}") for i in range(n)],
+        [directory(f"d/n{i}") for i in range(n)] + [opaque("d"), whiteout("d")] * (n // 2),
+    ],
+    "deleted and made anew": lambda n: [
+        [one for i in range(n) for one in (directory(f"{i}"), symlink(f"{i}/l", "/d"), Member(f"{i}/l/f"))],
+        [whiteout(f"{i}") for i in range(n)],
+        [Member(f"{i}/l/g") for i in range(n)],
+    ],
+    "emptied from the innermost out": lambda n: [
+        [Member("/".join(["d"] * min(n, 900)) + "/f")],
+        [opaque("/".join(["d"] * depth)) for depth in range(min(n, 900), 0, -1)] * 2,
+    ],
+    "links that change while names go through them": lambda n: [
+        [one for i in range(n) for one in (symlink("l", f"d{i}"), Member(f"l/{i}"))]
+    ],
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("what", ["filter", "owners"])
+def test_the_cost_grows_with_the_entries_alone(store: Store, case: str, what: str) -> None:
+    cost = {}
+    for size in (100, 400):
+        image = put_layers(store, HOSTILE[case](size))
+        cost[size] = lines_run(
+            lambda image=image: (  # type: ignore[misc]
+                filtered(store, image, "nothing") if what == "filter" else owned(store, image, IdMap(first=0, to=9))
+            )
+        )  # fmt: skip
+    # Names as deep as there are entries cost their length.
+    entries = 16 if case.startswith("emptied from") else 4
+    assert cost[400] < cost[100] * entries * 1.2, cost
+
+
+def test_a_name_as_deep_as_a_name_can_be(store: Store) -> None:
+    deep = "/".join(["d"] * 2000)
+    image = put_layers(store, [[Member(f"{deep}/f"), Member(f"{deep}/g")]])
+    assert filtered(store, image, "x") == image
+    filtered(store, image, f"{deep}/f")
+    owned(store, image, IdMap(first=0, to=9))
+
+
+def test_directories_that_names_imply_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "MAX_ENTRIES", 100)
+    image = put_layers(store, [[Member("/".join(["d"] * 200))]])
+    for act in (
+        lambda: filtered(store, image, "nothing"),
+        lambda: owned(store, image, IdMap(first=0, to=9)),
+    ):
+        with refused("archive-too-large", "100"):
+            act()
 
 
 def test_maps_of_ids_there_are_not_change_nothing(store: Store) -> None:

@@ -153,6 +153,14 @@ def test_the_near_name(store: Store, app: Descriptor, text: str, meant: str) -> 
     assert resolve(store, meant).name
 
 
+def test_a_misspelt_transport_is_a_name_that_nothing_has(store: Store, app: Descriptor) -> None:
+    with refused("unknown-image", "did you mean containers-storage:app?"):
+        resolve(store, "containers-storge:app")
+    # A name may look like one.
+    store.names.set("docker.io/library/docker-demo:1", app)
+    assert resolve(store, "docker-demo:1").name
+
+
 def test_nothing_is_near(store: Store, app: Descriptor) -> None:
     with refused("unknown-image", "arkwright pull"):
         resolve(store, "entirely-different")

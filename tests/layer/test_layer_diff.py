@@ -155,6 +155,24 @@ def test_a_new_link_to_an_old_file_brings_the_old_names(pair):
     assert _diff(*pair) == [("etc", "dir"), ("etc/passwd", "file"), ("zz", "hardlink")]
 
 
+def test_which_names_are_one_file_is_no_change_by_itself(pair):
+    """As overlayfs does it: opening one of several names to write, and closing it, makes it a file of its own.
+    Whoever has both trees for good may tell it all the same, as `images.layer_trees.tell_links` does."""
+    lower, upper = pair
+    status = os.stat(f"{upper}/var/b")
+    shutil.copy2(f"{upper}/var/b", f"{upper}/var/new")
+    os.replace(f"{upper}/var/new", f"{upper}/var/b")
+    for path in (f"{upper}/var/b", f"{upper}/var"):
+        kept = os.stat(path.replace(upper, lower))
+        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert os.stat(f"{upper}/var/b").st_ino != status.st_ino
+    assert _diff(lower, upper) == []
+    # Once something else of it changes, the names are told as they are.
+    os.chmod(f"{upper}/var/a", 0o600)
+    found = {entry.path: (entry.type, entry.link) for entry in _entries(lower, upper)}
+    assert found == {"var": ("dir", ""), "var/a": ("file", ""), "var-c": ("hardlink", "var/a")}
+
+
 def test_an_untouched_group_does_not_hold_back_what_follows(pair):
     write(f"{pair[1]}/zz", b"")
     os.link(f"{pair[1]}/zz", f"{pair[1]}/../elsewhere")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from arkwright.diagnostics.errors import RemoteError, UserError
+from arkwright.net.connection import Connection, Origin
 from arkwright.net.response import Response
 from arkwright.net.transport import Limits, Transport, parse_url
 from loopback_server import Exchange, Loopback
@@ -148,11 +149,52 @@ def test_abort_ends_those_who_wait(server: Loopback, transport: Transport) -> No
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert reached.wait(20)
+    assert reached.wait(120)
     transport.abort()
-    thread.join(10)
+    thread.join(120)
     leave.set()
     assert not thread.is_alive() and len(found) == 1
+
+
+def test_abort_is_for_good(server: Loopback, transport: Transport) -> None:
+    """Who waits on a kept connection does not try a fresh one, and nobody begins anew."""
+    reached, leave = threading.Event(), threading.Event()
+    server.on("GET", "/first", lambda exchange: exchange.reply(200, b"hello"))
+    assert whole(transport.request("GET", f"{server.url}/first")) == b"hello"
+
+    def hang(exchange: Exchange) -> None:
+        reached.set()
+        leave.wait(120)
+        exchange.close_connection = True
+
+    server.on("GET", "/second", hang, times=99)
+    codes: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(RemoteError) as caught:
+            transport.request("GET", f"{server.url}/second")
+        codes.append(caught.value.code)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert reached.wait(120)
+    transport.abort()
+    thread.join(120)
+    ask()
+    leave.set()
+    assert codes == ["network-interrupted"] * 2
+    assert len(server.requests("GET", "/second")) == 1
+
+
+def test_a_connection_that_comes_about_after_an_abort_is_ended(server: Loopback) -> None:
+    connection = Connection(
+        Origin("http", "127.0.0.1", server.port, True), proxy=None, context=None, connect_timeout_s=20,
+        timeout_s=60,
+    )  # fmt: skip
+    connection.break_off()
+    connection.connect()
+    assert connection.sock.recv(1) == b""
+    connection.close()
 
 
 # Bodies

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -164,3 +165,34 @@ def test_a_blob_beyond_the_limit(layout: Layout) -> None:
     with pytest.raises(UserError) as caught:
         layout.read(digest, limit=4)
     assert caught.value.code == "missing-blob"
+
+
+FULL = Index(
+    schema_version=2,
+    media_type=media.INDEX,
+    manifests=(Descriptor(media_type=media.MANIFEST, digest="sha256:" + "0" * 64, size=2),),
+)
+
+
+def test_two_may_make_a_layout_at_the_same_time(tmp_path: Path) -> None:
+    """One comes while the other is half done: what is there stays, and what is in the making is no stranger's."""
+    (tmp_path / "blobs").mkdir()
+    Layout(str(tmp_path)).write_index(FULL)
+    (tmp_path / ".oci-layout.77.0123456789ab").write_bytes(b"{")
+    assert Layout.create(str(tmp_path)).index() == FULL
+    assert sorted(os.listdir(tmp_path)) == [
+        ".oci-layout.77.0123456789ab",
+        "blobs",
+        "index.json",
+        "oci-layout",
+    ]
+
+
+def test_many_make_a_layout_and_none_loses_what_another_wrote(tmp_path: Path) -> None:
+    def make(number: int) -> None:
+        layout = Layout.create(str(tmp_path / f"{number // 8}"))
+        layout.write_index(FULL)
+        assert layout.index() == FULL
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(160)))

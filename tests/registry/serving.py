@@ -61,7 +61,7 @@ class Client:
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self._connection = http.client.HTTPConnection(host, timeout=30)
+        self._connection = http.client.HTTPConnection(host, timeout=120)
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +156,7 @@ class Serving:
         if self.process.poll() is None:
             # The prefix of another user execs, so this is the program itself.
             os.kill(self.process.pid, number)
-        status = self.process.wait(30)
+        status = self.process.wait(120)
         self._reader.join()
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
@@ -185,7 +185,7 @@ def in_process(root: Path, *, guard: Guard | None = None, **more: Any) -> Iterat
 
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds that only time brings about."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

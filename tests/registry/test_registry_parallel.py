@@ -33,7 +33,7 @@ def test_results_come_in_order(jobs: int) -> None:
 
 
 def test_so_many_at_a_time_and_no_more() -> None:
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=120)
     lock, running, most = threading.Lock(), [0], [0]
 
     def task(stop: threading.Event) -> int:
@@ -70,7 +70,7 @@ def test_an_interrupt_ends_a_pull_that_hangs(server: LoopbackRegistry, store: St
     document = parse(server.blobs[made.digest])
     assert isinstance(document, Manifest)
     leave = threading.Event()
-    together = threading.Barrier(2, timeout=20)
+    together = threading.Barrier(2, timeout=120)
 
     def hang(exchange: Exchange) -> None:
         if together.wait() == 0:

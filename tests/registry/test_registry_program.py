@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from registry_images import PASSWORD, USER, Guarded
+from registry_images import PASSWORD, USER, Guarded, image
+from serving import eventually
 
-from building import Context, MakeBuilder
+from arkwright.oci import descriptor as media
+from arkwright.oci.digest import sha256
+from building import Builder, Context, MakeBuilder
+from loopback_server import Exchange, LoopbackRegistry
 
 
 def test_push_pull_and_build_from_a_guarded_registry(
@@ -68,3 +76,75 @@ def test_refusals_name_the_registry(
     done = builder.run(*(text.format(host=guarded_registry.host) for text in args), status=5)
     assert "error[registry-denied]" in done.err
     assert guarded_registry.host in done.err
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a program says that is told to end. An interrupt that falls into a callback of the
+    interpreter's own is lost (the exception is ignored there): people press the key again."""
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=6)
+    raise AssertionError("it does not end")
+
+
+def sizes(path: Path) -> list[int]:
+    return [one.stat().st_size for one in path.iterdir()]
+
+
+@pytest.mark.parametrize("command", ["pull", "copy", "push"])
+def test_ctrl_c_ends_a_transfer_that_goes_on_later(
+    command: str, scratch: Path, busybox_layout: Path, server: LoopbackRegistry
+) -> None:
+    """A server that does not get on with it: the signal ends the command at once, whatever it waits for,
+    and the next one asks for no more than what is missing."""
+    builder = Builder(scratch, "root")
+    kept: dict[str, bytes] = {}
+
+    def keep(data: bytes) -> str:
+        kept[sha256(data)] = data
+        return server.add_blob(data)
+
+    made = image(keep, "slow", layers=1, size=3 << 20)
+    server.add_manifest("1", media.MANIFEST, kept[made.digest])
+    (layer,) = json.loads(kept[made.digest])["layers"]
+    waiting, leave = threading.Event(), threading.Event()
+    half = 2 << 20
+
+    def stall(exchange: Exchange) -> None:
+        if command != "push":
+            exchange.reply(200, kept[layer["digest"]][:half], announce=layer["size"])
+        waiting.set()
+        leave.wait(120)
+
+    if command == "push":
+        builder.run("load", "-i", str(busybox_layout.parent / "busybox.tar"))
+        server.on("PATCH", "/blobs/uploads/", stall, times=99)
+        server.on("PUT", "/blobs/uploads/", stall, times=99)
+    else:
+        server.on("GET", layer["digest"], stall)
+    words = {
+        "pull": ("pull", f"{server.host}/app:1"),
+        "copy": ("copy", f"docker://{server.host}/app:1", "app:1"),
+        "push": ("push", "busybox", f"{server.host}/new:1"),
+    }[command]
+    process = builder.start(*words)
+    try:
+        assert waiting.wait(120)
+        # What was sent has arrived.
+        eventually(lambda: command == "push" or half in sizes(builder.store / "ingest"))
+        said = interrupted(process)
+        assert process.returncode == 130, said
+    finally:
+        leave.set()
+        process.kill()
+    assert "Traceback" not in said[1] and "error[" not in said[1]
+    if command == "push":
+        assert "1" in server.manifests and len(server.manifests) == 2
+        return
+    assert "app:1" not in builder.run("images").out
+    builder.run(*words)
+    # One request before, which was not taken up again, and one after.
+    (asked,) = [one.headers.get("Range", "") for one in server.requests("GET", layer["digest"])][1:]
+    assert asked == f"bytes={half}-"
+    assert "app:1" in builder.run("images").out

@@ -28,7 +28,9 @@ from arkwright.oci import descriptor as media
 from arkwright.oci.reference import parse_reference
 from arkwright.registry.pull import pull_image
 from arkwright.registry.push import push_image
+from arkwright.registry.server.answers import Problem
 from arkwright.registry.server.guard import Guard, Passwords
+from arkwright.registry.server.room import Room
 from arkwright.registry.server.uploads import Uploads
 from arkwright.store.store import Store
 from building import Builder
@@ -173,6 +175,101 @@ def test_a_quota_is_not_crossed(builder: Builder) -> None:
         assert (reply.status, reply.codes) == (507, ["DENIED"])
         assert client.call("GET", "/v2/app/manifests/1").status == 200
         assert client.call("DELETE", "/v2/app/manifests/1").status == 202
+
+
+def ingested(builder: Builder) -> list[str]:
+    return os.listdir(builder.store / "ingest")
+
+
+def test_a_quota_ends_what_is_being_sent(builder: Builder) -> None:
+    builder.run("quota", "20m")
+    with Serving(builder) as serving, serving.client() as client:
+        # What is announced is refused at once, before a byte of it came.
+        for method, more in (("PUT", f"?digest={sha256(b'')}"), ("PATCH", "")):
+            location = client.begin("app") + more
+            name, port = client.host.rsplit(":", 1)
+            head = f"{method} {location} HTTP/1.1\r\nHost: {client.host}\r\nContent-Length: 30000000\r\n\r\n"
+            with socket.create_connection((name, int(port)), 30) as wire:
+                wire.sendall(head.encode())
+                assert wire.recv(1000).startswith(b"HTTP/1.1 507 ")
+            assert client.call("DELETE", location.partition("?")[0]).status == 204
+        # And what is not, when there is no more room.
+        location = client.begin("app")
+        with serving.client() as other:
+            reply = other.call(
+                "PATCH", location, iter([noise(1 << 20)] * 30), chunked=True, Transfer_Encoding="chunked",
+                Content_Type=OCTETS,
+            )  # fmt: skip
+            assert (reply.status, reply.codes) == (507, ["DENIED"])
+        # Nothing of it is left, and there is room again.
+        assert client.call("GET", location).status == 404
+        assert ingested(builder) == []
+        client.put_image("app", "1", "fits")
+
+
+def test_what_is_written_counts_until_the_next_look() -> None:
+    disk, looks = 10, 0
+
+    def measure() -> int:
+        nonlocal looks
+        looks += 1
+        return disk
+
+    def write(*sizes: int) -> int:
+        """How many bytes were let in."""
+        done = 0
+        with suppress(Problem):
+            for block in room.counted(bytes(size) for size in sizes):
+                done += len(block)
+        return done
+
+    room = Room(lambda: 100, measure, look_s=3600)
+    assert (write(30, 30), looks) == (60, 1)
+    # What is on the disk by now was counted already: a look before a refusal tells.
+    disk = 70
+    assert (write(20, 20), looks) == (40, 2)
+    disk = 90
+    assert write(11) == 0
+    with pytest.raises(Problem) as caught:
+        room.check(11)
+    assert (caught.value.status, caught.value.code) == (507, "DENIED")
+    room.check(10)
+    # Nothing was written since the last look: no other look.
+    seen = looks
+    assert write(11) == 0 and looks == seen
+    assert write(10) == 10
+    # What was thrown away makes room at once.
+    seen, disk = looks, 0
+    assert write(1) == 1 and looks == seen + 1
+    disk = 200
+    assert write(100) == 0
+    disk = 0
+    room.freed()
+    assert write(100) == 100
+    seen = looks
+    # Without a quota nothing is measured.
+    free = Room(lambda: -1, measure, look_s=0)
+    free.check(1 << 60)
+    assert looks == seen
+
+
+def test_uploads_of_a_killed_server_are_forgotten(builder: Builder) -> None:
+    with Serving(builder) as serving, serving.client() as client:
+        location = client.begin("app")
+        assert client.call("PATCH", location, b"half", Content_Type=OCTETS).status == 202
+        assert len(ingested(builder)) == 1
+        serving.stop(signal.SIGKILL)
+    with Serving(builder) as serving, serving.client() as client:
+        assert ingested(builder) == []
+        for method in ("GET", "PATCH", "PUT", "DELETE"):
+            query = f"?digest={sha256(b'half')}" if method == "PUT" else ""
+            reply = client.call(method, location + query, b"" if method in ("GET", "DELETE") else b"rest")
+            assert (reply.status, reply.codes) == (404, ["BLOB_UPLOAD_UNKNOWN"])
+        client.put_image("app", "1", "begun again")
+        # An orderly end forgets them at once.
+        client.call("PATCH", client.begin("app"), b"half", Content_Type=OCTETS)
+        assert serving.stop() == 0
+    assert ingested(builder) == []
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
@@ -356,7 +453,7 @@ def test_scripts_learn_the_port(builder: Builder) -> None:
     with Client(f"127.0.0.1:{port}") as client:
         assert client.call("GET", "/v2/").status == 200
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, f"listening on http://localhost:{port}\n", "")
     assert not port_path.exists()
 

@@ -221,8 +221,8 @@ OWN = Network(kind="own", path="/x", nameserver="10.0.2.3")
     ("network", "host", "given"),
     [
         (HOST, "nameserver 127.0.0.53\n", "nameserver 127.0.0.53\n"),
-        (NONE, "search a\nnameserver 127.0.0.1\n", "search a\n"),
-        (NONE, "nameserver ::1\n", ""),
+        (NONE, "search a\nnameserver 127.0.0.1\n", ""),
+        (NONE, "nameserver 192.0.2.1\n", ""),
         (OWN, "nameserver 192.0.2.1\noptions edns0\n", "nameserver 192.0.2.1\noptions edns0\n"),
         (OWN, "search a\nnameserver 127.0.0.53\n", "nameserver 10.0.2.3\nsearch a\n"),
         (OWN, "nameserver ::1\nnameserver 192.0.2.1\n", "nameserver 10.0.2.3\nnameserver 192.0.2.1\n"),

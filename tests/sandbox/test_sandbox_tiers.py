@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -95,9 +97,34 @@ class TestChroot(_Chroot):
         return Bench(scratch, self.factory, "root")
 
     def test_what_needs_more_is_refused(self, bench: Bench) -> None:
-        secret = Secret(dest="/s", data=b"x")
-        for fields in ({"mounts": (secret,)}, {"network": "none"}):
-            assert bench.sh("true", **fields).error == "isolation-too-weak"
+        assert bench.sh("true", network="none").error == "isolation-too-weak"
+
+    def test_secret_through_a_pipe(self, bench: Bench) -> None:
+        """It can be read again and again, whole each time, and is in no file of the store or the root."""
+        data = os.urandom(100_000).hex().encode()
+        secret = Secret(dest="/etc/token", data=data, mode=0o440, uid=5, gid=6)
+        before = picture(bench.root)
+        script = "for i in 1 2 3 4 5 6; do sha256sum < /etc/token; head -c 3 /etc/token; done; stat -c '%a %u %g' /etc/token"
+        out = bench.say(script, mounts=(secret,))
+        whole = f"{hashlib.sha256(data).hexdigest()}  -\n{data[:3].decode()}"
+        assert out.strip() == whole * 6 + "440 5 6"
+        assert picture(bench.root) == before
+        for path in (*bench.store.rglob("*"), *bench.root.rglob("*")):
+            if path.is_file() and not path.is_symlink() and path.name != "answer":
+                assert data not in path.read_bytes()
+
+    def test_secret_that_nobody_reads(self, bench: Bench) -> None:
+        before = picture(bench.root)
+        bench.say("true", mounts=(Secret(dest="/run/secrets/token", data=b"x" * 100_000),))
+        assert picture(bench.root) == before
+
+    def test_secret_that_the_step_replaces(self, bench: Bench) -> None:
+        """What the step puts there is not led to, and stays as the step's own."""
+        script = "cat /etc/token; rm /etc/token; ln -s /etc/passwd /etc/token; head -c 4 /etc/token"
+        passwd = (bench.root / "etc/passwd").read_bytes()
+        assert bench.say(script, mounts=(Secret(dest="/etc/token", data=b"s3cret"),)).startswith("s3cret")
+        assert (bench.root / "etc/passwd").read_bytes() == passwd
+        assert os.readlink(bench.root / "etc/token") == "/etc/passwd"
 
     def test_secret_on_a_memory_file_system(self, bench: Bench) -> None:
         """What the tree is on is no disk, so that the secret may be in it."""

@@ -76,26 +76,23 @@ def test_the_recipe_for_docker(container: Container, make_builder: MakeBuilder) 
 
 SECRET = """FROM scratch
 COPY root /
-RUN --mount=type=secret,id=s test "$(stat -c %s /run/secrets/s)" = 6 && cat /run/secrets/s > /dev/null
+RUN --mount=type=secret,id=s x=$(cat /run/secrets/s); test "${#x}" = 6 && cat /run/secrets/s > /dev/null
 RUN ls /run/secrets/s && exit 1; true
 """
 
 
 def test_secrets_as_files(container: Container) -> None:
-    """With a namespace they are mounted; without, they need a store that is on no disk."""
+    """With a namespace they are mounted; without, they are files on a store in memory, and pipes on a disk."""
     (container.scratch / "context/Dockerfile").write_text(SECRET)
     build = ("build", "--progress=plain", "--secret=id=s,env=S", "/scratch/context")
     env = ("S=s3cret",)
     mounted = container.arkwright(*build, seccomp=with_namespaces(), env=env)
     assert mounted.returncode == 0, mounted.stderr
-    refused = container.arkwright(*build, "--no-cache", env=env)
-    assert refused.returncode == 4
-    assert "error[isolation-too-weak]" in refused.stderr
-    assert "env=NAME" in refused.stderr
+    piped = container.arkwright(*build, "--no-cache", env=env)
+    assert piped.returncode == 0, piped.stderr
     in_memory = container.arkwright(*build, "--no-cache", env=(*env, "ARKWRIGHT_ROOT=/tmp/store"))
-    assert "error[isolation-too-weak]" not in in_memory.stderr
     assert in_memory.returncode == 0, in_memory.stderr
-    for done in (mounted, refused, in_memory):
+    for done in (mounted, piped, in_memory):
         assert "s3cret" not in done.stdout + done.stderr
     found = [
         path for path in container.scratch.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()

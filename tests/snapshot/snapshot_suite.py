@@ -198,6 +198,7 @@ def an_aborted_tree_leaves_nothing(case: Case) -> None:
         write(Path(active.root, "file"))
         active.abort()
     assert len(case.records.all()) == 1
+    case.snapshotter.close()
     assert os.listdir(os.path.join(case.store.root_path, "work")) == []
     assert len(os.listdir(os.path.join(case.store.root_path, "layers"))) == 1
 
@@ -468,6 +469,47 @@ def odd_names_and_deep_trees(case: Case) -> None:
 
 
 @check
+def the_next_tree_is_as_a_new_one(case: Case) -> None:
+    """Whatever a step did to its tree, the next one gets what the layers say."""
+    default_acl = b"\2\0\0\0" + b"".join(tag + b"\7\0" + b"\xff" * 4 for tag in (b"\1\0", b"\4\0", b"\x20\0"))
+
+    def work(root: Path) -> None:
+        (root / "linked/x").write_text("changed")
+        os.link(root / "dir/a", root / "dir/again")
+        shutil.rmtree(root / "dir/sub")
+        os.chmod(root / "etc/other", 0o600)
+        os.chmod(root / "etc/other", 0o644)
+        write(root / "var/log/old.log", "not kept")
+        write(root / "var/log/apt/more/deep", "not kept")
+        os.mkdir(root / "var/cache/apt/kept")
+        with contextlib.suppress(OSError):
+            os.setxattr(root / "opt", "system.posix_acl_default", default_acl)
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(root):
+            listener.bind("etc/socket")
+
+    def both(root: Path) -> None:
+        base(root)
+        logs(root)
+        os.mkdir(root / "opt")
+        age(root)
+
+    layers = [case.layer((), both)]
+    layers.append(case.layer(layers, lambda root: write(root / "etc/first", "1")))
+    layers.append(case.layer(layers, work, SCRUB))
+    trees = []
+    for snapshotter in (case.snapshotter, case.again(case.store)):
+        active = snapshotter.prepare(layers)
+        trees.append(list(snapshot_of(active.root)))
+        names = os.listxattr(active.root + "/opt")
+        active.abort()
+        assert not [name for name in names if name.startswith("system.")]
+    assert trees[0] == trees[1]
+    assert case.diff(case.layer(layers, lambda root: None)) == {}
+    last = case.layer(layers, lambda root: (root / "dir/again").write_text("alone"))
+    assert case.diff(last) == {"dir": "dir", "dir/again": "file alone"}
+
+
+@check
 def sparse_files_stay_small(case: Case) -> None:
     def work(root: Path) -> None:
         with open(root / "sparse", "wb") as file:
@@ -568,6 +610,7 @@ def equal_views_are_shared_until_the_last_leaves(case: Case) -> None:
             assert one == other
         assert Path(one, "x").read_text() == "x"
     assert not os.path.exists(one + "/x")
+    case.snapshotter.close()
     assert os.listdir(os.path.join(case.store.root_path, "work")) == []
 
 
@@ -784,6 +827,7 @@ def a_hostile_tar_leaves_nothing(case: Case) -> None:
             case.snapshotter.apply(parents, Layer(id="dd" * 32, origin="applied"), stream)
         assert caught.value.code
         assert case.records.get("dd" * 32) is None
+    case.snapshotter.close()
     assert os.listdir(os.path.join(case.store.root_path, "work")) == []
 
 

@@ -5,8 +5,12 @@ Whatever is made here is a function of what cache keys know: no step looks at a 
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import struct
+import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 _FILES = ("a", "b", "dir/c", "dir/deep/d", "e")
@@ -43,6 +47,7 @@ class Graph:
         edits = (
             self._edit_file, self._touch, self._chmod, self._add_file, self._remove_file, self._link,
             self._edit_step, self._add_step, self._remove_step, self._edit_arg, self._keep_times, self._nothing,
+            self._retarget, self._set_attribute, self._pack, self._empty_directory, self._move,
         )  # fmt: skip
         made = self._chance.choice(edits)
         made()
@@ -76,12 +81,25 @@ class Graph:
             f"LABEL l={word}",
             f"WORKDIR /out/work{self._chance.randrange(3)}",
             "USER 0",
+            f"USER 1:{self._chance.randrange(3)}\nRUN mkdir -p /tmp/of && touch /tmp/of/{word}\nUSER 0",
+            "COPY --link . /out/linked/",
+            "COPY --link --chown=5 dir/ /out/dir/",
+            "COPY --parents dir/./deep/* a* /out/parents/",
+            "COPY --exclude=**/c . /out/some/",
+            "ADD packed.ta[r] /out/unpacked/",
+            f"COPY <<E {place}\n{word} $WHO\nE",
+            f"RUN ln -sfn {place} /out/link && chown -h 7:8 /out/link",
+            "RUN mv /out/all /out/moved 2>/dev/null || true",
+            "RUN --mount=type=bind,source=.,target=/b find /b | sort > /out/list || true",
         ]
         if number:
             source = f"s{self._chance.randrange(number)}"
             steps += [
                 f"COPY --from={source} /out /out/of-{source}/",
+                f"COPY --from={source} --chmod=700 /out/[0-2] /out/chosen/",
+                f"COPY --link --from={source} /out/ /out/merged/",
                 f"RUN --mount=type=bind,from={source},source=/out,target=/b ls -R /b > {place} || true",
+                f"RUN --mount=type=bind,from={source},source=/out,target=/b cp -a /b /out/taken || true",
             ]
         return self._chance.choice(steps)
 
@@ -129,6 +147,42 @@ class Graph:
         one, other = self.root / "a", self.root / "dir" / "linked"
         other.unlink(missing_ok=True)
         self._chance.choice((lambda: os.link(one, other), lambda: other.write_bytes(one.read_bytes())))()
+
+    def _retarget(self) -> None:
+        """A symbolic link points elsewhere, or to nothing."""
+        link = self.root / "dir" / "pointer"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self._chance.choice(("c", "../a", "missing", "deep")))
+
+    def _set_attribute(self) -> None:
+        """A file gets a capability, which only root may give (struct vfs_cap_data: revision 2, flag
+        "effective", then the sets of which the permitted is not empty)."""
+        capabilities = struct.pack("<5I", 0x0200_0001, 1 << self._chance.randrange(8), 0, 0, 0)
+        with suppress(PermissionError):
+            os.setxattr(self._chance.choice(self._paths()), "security.capability", capabilities)
+
+    def _pack(self) -> None:
+        """An archive with other content, of the same size as before."""
+        with tarfile.open(self.root / "packed.tar", "w") as archive:
+            content = f"{self._chance.randrange(10)}".encode()
+            for name in self._chance.sample(("p", "q/r"), self._chance.randint(1, 2)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+    def _empty_directory(self) -> None:
+        path = self.root / "dir" / "empty"
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.mkdir()
+
+    def _move(self) -> None:
+        """A file goes to another name, or takes the place of another file."""
+        first, second = self._chance.sample(self._paths(), 2)
+        kept = [self.root / name for name in ("a", "dir/c")]
+        if first not in kept:
+            first.rename(second)
 
     def _edit_step(self) -> None:
         stage = self._chance.randrange(len(self.stages))

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from arkwright.cache.mounts import mount_name
 from arkwright.events.journal import read_journal
 from arkwright.events.types import AnyEvent, CacheHit, Started, Waiting
 from building import Builder, Context, MakeBuilder, processes_with, wait_until_gone
 
 
 def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -36,8 +37,15 @@ def having(builder: Builder, kind: type) -> dict[str, list[AnyEvent]]:
 
 
 def gated(context: Context, marker: str) -> Path:
-    """A context with a step that lasts a while, and that can be found by its marker."""
-    return context({"Dockerfile": f"FROM busybox\nRUN sleep 1.5; : {marker}; echo x > /x\n"}, marker)
+    """A context with a step that lasts until its gate is open, and that can be found by its marker."""
+    step = f"until test -e /gate/open; do sleep 0.02; done; : {marker}; echo x > /x"
+    return context(
+        {"Dockerfile": f"FROM busybox\nRUN --mount=type=cache,id=gate,target=/gate {step}\n"}, marker
+    )
+
+
+def open_gate(builder: Builder) -> None:
+    (builder.store / "cache-mounts" / mount_name("gate") / "shared" / "open").touch()
 
 
 def test_who_waits_sees_for_whom_and_takes_the_result(builder: Builder, context: Context) -> None:
@@ -46,7 +54,9 @@ def test_who_waits_sees_for_whom_and_takes_the_result(builder: Builder, context:
     first = builder.start("build", "-q", str(root))
     until(lambda: processes_with(f": {marker}"))
     second = builder.start("build", "--progress", "plain", str(root))
-    one, two = first.communicate(timeout=60), second.communicate(timeout=60)
+    until(lambda: having(builder, Waiting))
+    open_gate(builder)
+    one, two = first.communicate(timeout=120), second.communicate(timeout=120)
     assert (first.returncode, second.returncode) == (0, 0), one + two
     ((holder, _),) = having(builder, Started).items()
     ((_, (waiting,)),) = having(builder, Waiting).items()
@@ -64,8 +74,9 @@ def test_the_claim_of_a_killed_builder_is_taken_over(builder: Builder, context: 
     second = builder.start("build", "-q", str(root))
     until(lambda: having(builder, Waiting))
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=60)
-    out, err = second.communicate(timeout=60)
+    first.communicate(timeout=120)
+    open_gate(builder)
+    out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     assert len(having(builder, Started)) == 2
     wait_until_gone(marker)
@@ -83,7 +94,8 @@ def test_a_build_without_cache_neither_joins_nor_is_joined(
     until(lambda: len(processes_with(f": {marker}")) == 1)
     others = [builder.start("build", "-q", *more, str(root)) for more in (["--no-cache"], [])]
     until(lambda: len(having(builder, Started)) == 3)
-    outputs = [process.communicate(timeout=60) for process in (first, *others)]
+    open_gate(builder)
+    outputs = [process.communicate(timeout=120) for process in (first, *others)]
     assert having(builder, Waiting) == {}
     assert len({out for out, _ in outputs}) == 1
 

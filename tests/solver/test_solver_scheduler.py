@@ -120,11 +120,11 @@ def test_a_failure_without_keep_going_stops_its_siblings(world: World) -> None:
 
     def sibling(given: list[str], cancelled: threading.Event) -> str:
         started.set()
-        assert cancelled.wait(20)
+        assert cancelled.wait(60)
         # Killed from outside, a step may well fail before it hears of the end.
         raise UserError.of("consequence", "it was killed")
 
-    broken = world.step("broken", body=failing("cause", lambda: started.wait(20)))
+    broken = world.step("broken", body=failing("cause", lambda: started.wait(60)))
     top = world.step("top", broken, world.step("sibling", body=sibling))
     with pytest.raises(UserError) as caught, Scheduler(4) as scheduler:
         world.solver().solve([world.definition(top)], scheduler)

@@ -206,7 +206,7 @@ def test_a_step_that_hears_of_the_interrupt_first_ends_the_solve(world: World) -
 
 
 def test_independent_steps_overlap(world: World) -> None:
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=60)
 
     def meet(given: list[str], _: threading.Event) -> str:
         meeting.wait()
@@ -278,11 +278,11 @@ def test_a_failure_cancels_siblings_and_is_reported_with_its_span(world: World) 
 
     def wait(given: list[str], cancelled: threading.Event) -> str:
         started.set()
-        assert cancelled.wait(20)
+        assert cancelled.wait(60)
         raise Cancelled.of("cancelled", "stopped")
 
     def fail(given: list[str], cancelled: threading.Event) -> str:
-        assert started.wait(20)
+        assert started.wait(60)
         raise UserError.of("broken", "it broke")
 
     top = world.step("top", world.step("slow", body=wait), world.step("bad", body=fail, span=span))
@@ -312,7 +312,7 @@ def test_outside_cancellation_stops_a_solve(world: World) -> None:
 
     def wait(given: list[str], cancelled: threading.Event) -> str:
         external.set()
-        assert cancelled.wait(20)
+        assert cancelled.wait(60)
         raise Cancelled.of("cancelled", "stopped")
 
     top = world.step("top", world.step("slow", body=wait))
@@ -335,7 +335,7 @@ def test_equal_vertices_in_flight_run_once(world: World, tmp_path: Path) -> None
 
     def slow(given: list[str], cancelled: threading.Event) -> str:
         inside.set()
-        assert let_go.wait(20)
+        assert let_go.wait(60)
         return "made once"
 
     top = world.step("top", body=slow)
@@ -358,10 +358,10 @@ def test_equal_vertices_in_flight_run_once(world: World, tmp_path: Path) -> None
 
     one = threading.Thread(target=build, args=("first", lambda event: None))
     one.start()
-    assert inside.wait(20)
+    assert inside.wait(60)
     other = threading.Thread(target=build, args=("second", second))
     other.start()
-    assert awaited.wait(20)
+    assert awaited.wait(60)
     let_go.set()
     one.join()
     other.join()

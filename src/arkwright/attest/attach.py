@@ -206,5 +206,5 @@ def unsigned(digest: str, what: str) -> ArkwrightError:
     return Denied.of(
         "unsigned-image", f"there is no {what} of {digest}",
         details={"rule": "signature", "evidence": "none"},
-        hint="`arkwright sign` makes one; signatures do not travel with `copy` or `push`",
+        hint="`arkwright sign` makes one; one travels with `copy --referrers` only",
     )  # fmt: skip

@@ -61,7 +61,8 @@ def parse(data: bytes) -> tuple[Envelope, bytes]:
 def verify(data: bytes, keys: Sequence[PublicKey], payload_type: str = STATEMENT_MEDIA_TYPE) -> bytes:
     """The payload of an envelope that one of the keys has signed.
 
-    Raises `UserError` `invalid-envelope`; `Denied` `signature-mismatch`.
+    Raises `UserError` `invalid-envelope`; `Denied` `signature-mismatch`, and `statement-altered` when one of the keys
+    is said to have signed it, and has not.
     """
     envelope, payload = parse(data)
     if envelope.payload_type != payload_type:
@@ -75,6 +76,11 @@ def verify(data: bytes, keys: Sequence[PublicKey], payload_type: str = STATEMENT
             continue
         if any(check(raw, message) for check in checks):
             return payload
+    known = {key.key_id for key in keys}
+    for signature in envelope.signatures:
+        if signature.keyid in known:
+            why = f"the payload is not what the key {signature.keyid} has signed"
+            raise _denied(why, code="statement-altered")
     raise _denied(f"none of {len(envelope.signatures)} signatures is by a key that was given")
 
 
@@ -83,9 +89,9 @@ def _decoded(text: str) -> bytes:
     return base64.b64decode(text.translate(str.maketrans("-_", "+/")), validate=True)
 
 
-def _denied(why: str) -> Denied:
+def _denied(why: str, code: str = "signature-mismatch") -> Denied:
     error = Denied.of(
-        "signature-mismatch", why, details={"rule": "signature", "evidence": why},
+        code, why, details={"rule": "signature", "evidence": why},
         hint="check that the key is the signer's, and that nothing was changed on the way",
     )  # fmt: skip
     assert isinstance(error, Denied)

@@ -17,7 +17,7 @@ import msgspec
 from arkwright.attest.statement import ResourceDescriptor, Statement, digest_set
 
 PREDICATE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "https://arkwright.invalid/build-types/dockerfile/v1"
+BUILD_TYPES = "https://arkwright.invalid/build-types/"
 LOCAL_BUILDER = "https://arkwright.invalid/builders/local"
 # What a tree digest is called among the algorithms of a digest set: what was read of a context, by names,
 # types, modes, link targets and content.
@@ -68,11 +68,13 @@ class BuildFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `args` are request parameters as BuildKit names them (`build-arg:NAME`, `label:NAME`, `target`, …);
     `hidden` says that values were left out. `context_uri` and `context_digest` are of a context from elsewhere.
-    `dockerfile` is the text. `sources` are pinned sources and contexts. `epoch` is in seconds, `started` and
-    `finished` in nanoseconds since 1970.
+    `dockerfile` is the text; `frontend` is `container` when commands made a working container instead. `sources` are pinned sources and contexts. `epoch` is in seconds, `started` and
+    `finished` in nanoseconds since 1970. `recipe` is what builds the same again (see `build.recipe`); `hidden_args` are
+    build arguments whose values it lacks.
     """
 
     build: str
+    frontend: Literal["dockerfile", "container"] = "dockerfile"
     mode: Mode = "min"
     builder: str = LOCAL_BUILDER
     started: int = 0
@@ -92,6 +94,8 @@ class BuildFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     epoch: int = 0
     profile: str = ""
     versions: dict[str, str] = {}
+    recipe: dict[str, Any] = {}
+    hidden_args: tuple[str, ...] = ()
 
     def digests(self) -> tuple[str, ...]:
         """Of all images, each once."""
@@ -114,7 +118,7 @@ def predicate(facts: BuildFacts, mode: Mode) -> dict[str, Any]:
     """The predicate: the same facts give the same one."""
     return {
         "buildDefinition": {
-            "buildType": BUILD_TYPE,
+            "buildType": f"{BUILD_TYPES}{facts.frontend}/v1",
             "externalParameters": {
                 "configSource": _filled(
                     uri=facts.context_uri,
@@ -144,7 +148,7 @@ def _request(facts: BuildFacts, mode: Mode) -> dict[str, Any]:
     agents = sorted({one for step in facts.steps for one in step.ssh})
     private = ("build-arg:", "label:") if mode == "min" else ()
     return _filled(
-        frontend="dockerfile",
+        frontend=facts.frontend,
         args={name: value for name, value in facts.args.items() if not name.startswith(private)},
         secrets=[{"id": one} for one in secrets if mode == "max"],
         ssh=[{"id": one} for one in agents if mode == "max"],
@@ -172,6 +176,7 @@ def _internal(facts: BuildFacts, mode: Mode) -> dict[str, Any]:
     }
     if mode == "max":
         found["buildConfig"] = {"steps": [msgspec.to_builtins(step) for step in facts.steps]}
+        found["recipe"] = {**facts.recipe, "hiddenArgs": list(facts.hidden_args)}
     return found
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from arkwright.diagnostics.errors import ArkwrightError, decode, encode
 from arkwright.graph.ops import SourceOp
 from arkwright.oci.platform import Platform
 from arkwright.sources.base import PinnedImage
+from arkwright.sources.door import Door, as_asked
 from arkwright.store.store import Store
 
 _AT_ONCE = 8
@@ -47,7 +49,70 @@ def pin_together(
     return found
 
 
+def pin_behind(
+    door: Door, store: Store, asked: Sequence[Asked], *, tls_verify: bool | None
+) -> list[PinnedImage | None]:
+    """The same for what a door admits; None for what it refuses too: who asks by itself learns why."""
+    admitted = [_admitted(door, *one) for one in asked]
+    wanted = [(op, platform) for op, (_, platform) in zip(admitted, asked, strict=True) if op is not None]
+    pinned = iter(pin_together(store, wanted, tls_verify=tls_verify))
+    found = [None if op is None else next(pinned) for op in admitted]
+    return [_inspected(door, *one, image) for one, image in zip(asked, found, strict=True)]
+
+
+def apart(work: Callable[[], bytes]) -> bytes:
+    """What `work` gives in a process of its own, which may have threads. Raises what it raises, as far as
+    that is an `ArkwrightError`.
+
+    The calling process must have one thread, and no open connection to the store's metadata.
+    """
+    pid, read_fd = _child(lambda: _encoded(work))
+    try:
+        with os.fdopen(read_fd, "rb") as pipe:
+            data = b"".join(iter(lambda: pipe.read(_CHUNK), b""))
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(pid, 0)
+    if data[:1] == b"+":
+        return data[1:]
+    if not data:
+        raise RuntimeError("a child of the build ended without an answer")
+    raise decode(data[1:])
+
+
+def _encoded(work: Callable[[], bytes]) -> bytes:
+    try:
+        return b"+" + work()
+    except ArkwrightError as error:
+        return b"-" + encode(error)
+
+
+def _admitted(door: Door, op: SourceOp, platform: Platform) -> SourceOp | None:
+    try:
+        return door.admit(op, platform)
+    except ArkwrightError:
+        return None
+
+
+def _inspected(door: Door, op: SourceOp, platform: Platform, image: PinnedImage | None) -> PinnedImage | None:
+    if image is None:
+        return None
+    image = as_asked(op, image)
+    try:
+        door.inspect(op, image, platform)
+    except ArkwrightError:
+        return None
+    return image
+
+
 def _ask(root_path: str, asked: Asked, tls_verify: bool | None) -> tuple[int, int]:
+    return _child(lambda: msgspec.msgpack.encode(_pin(root_path, asked, tls_verify)))
+
+
+def _child(work: Callable[[], bytes]) -> tuple[int, int]:
+    """A child, and the pipe from which its answer is read."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
@@ -59,7 +124,7 @@ def _ask(root_path: str, asked: Asked, tls_verify: bool | None) -> tuple[int, in
 
         set_parent_death_signal(signal.SIGKILL)
         os.close(read_fd)
-        data = memoryview(msgspec.msgpack.encode(_pin(root_path, asked, tls_verify)))
+        data = memoryview(work())
         while data:
             data = data[os.write(write_fd, data) :]
     finally:

@@ -125,7 +125,7 @@ class BuildBridge:
             return self._times.get(rest)
         if scheme in ("docker-image", "oci-layout"):
             config = image_config.parse(self._images.pin(op, host_platform()).config)
-            return _seconds(config.created)
+            return image_config.seconds(config.created)
         if self._file_source is None:
             return None
         source = self._file_source(scheme)
@@ -146,13 +146,3 @@ class BuildBridge:
         if tree is None:
             raise UserError.of("unknown-context", f"there is no context {reference}")
         return tree
-
-
-def _seconds(created: str) -> int | None:
-    """An image's RFC 3339 time in seconds since 1970; None for none."""
-    from datetime import datetime
-
-    try:
-        return int(datetime.fromisoformat(created).timestamp())
-    except (ValueError, OverflowError):
-        return None

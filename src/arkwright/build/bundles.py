@@ -67,9 +67,14 @@ def repack(
         bundle_fd = _open(path)
         try:
             with Store.open(store_root_path) as store:
-                found = repack_bundle(
-                    store.content, bundle_fd, state, profile, history=history, refresh=refresh
-                )
+                claim = store.claim_work()
+                try:
+                    found = repack_bundle(
+                        store.content, bundle_fd, state, profile, claim.path, history=history, refresh=refresh
+                    )
+                finally:
+                    store.trash(claim.path)
+                    claim.close()
         finally:
             os.close(bundle_fd)
         return msgspec.json.encode(found)

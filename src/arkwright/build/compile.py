@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from arkwright.build.ahead import pin_together
+from arkwright.attest.statement import ResourceDescriptor
+from arkwright.build.ahead import pin_behind
 from arkwright.build.bridge import BuildBridge
 from arkwright.build.contexts import MAIN, ContextLoader, Contexts
+from arkwright.build.gate import Gate
+from arkwright.build.hermetic import check_hermetic
 from arkwright.build.means import Means
+from arkwright.build.opening import check_contexts, open_gate
+from arkwright.build.policing import check_graph
 from arkwright.build.request import BuildRequest
+from arkwright.build.scans import Scan, scans_of
 from arkwright.build.settled import Outcomes
-from arkwright.diagnostics.errors import Diagnostic
+from arkwright.diagnostics.errors import Diagnostic, Severity
 from arkwright.events.types import Warning
 from arkwright.frontends.base import FrontendImage, FrontendRequest
 from arkwright.frontends.table import load
 from arkwright.images.containers import Settled
 from arkwright.layer.profile import CONSTANT_EPOCH
+from arkwright.layer.stamps import Stamps
 from arkwright.oci.platform import Platform, host_platform
 
 _EPOCH = "SOURCE_DATE_EPOCH"
@@ -40,31 +48,64 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     step_env: tuple[str, ...] = ()
     as_index: bool = False
+    stamps: Stamps = Stamps()
+    # Digests of the files that allowed it.
+    policies: tuple[str, ...] = ()
+    # Trees that are looked at for package lists: behind those of the targets, `images` has one for each.
+    scans: tuple[Scan, ...] = ()
     # Of working containers: what vertices gave earlier, whether only trees are wanted, and who takes
     # note of what came out, with the store open.
     settled: Mapping[str, Settled] = {}
+    # Of a commit: what the commands that made the container pinned and read.
+    sources: tuple[ResourceDescriptor, ...] | None = None
     only_trees: bool = False
     done: Callable[[Means, Outcomes], None] = lambda means, outcomes: None
 
 
 def compile_request(request: BuildRequest, means: Means) -> Compiled:
     """Load the contexts and run the front end; runs no step and fetches no layer."""
-    contexts, bridge, asked = _ask(request, means)
+    gate = open_gate(request, means, warner(means))
+    contexts, bridge, asked = _ask(request, means, gate)
     frontend = load("dockerfile")
-    made = [frontend(bridge, msgspec.structs.replace(asked, target=one.target)) for one in request.parts()]
+    targets = [msgspec.structs.replace(asked, target=one.target) for one in request.parts()]
+    made = [frontend(bridge, target) for target in targets]
+    check_graph(gate.policies, [image for one in made for image in one.images])
+    if request.hermetic:
+        check_hermetic([image.definition for one in made for image in one.images])
+    scans, looked_at = scans_of(request.attest, list(zip(targets, made, strict=True)), means)
+    check_graph(gate.policies, looked_at, are_results=False)
     # What comes of build arguments and of the environment is the same for all targets.
     metadata = made[0].metadata
     proxies = msgspec.json.decode(metadata.get("proxy-env", "[]"), type=tuple[str, ...])
     stated = metadata.get("epoch")
-    default = contexts.commit_epoch if contexts.commit_epoch is not None else CONSTANT_EPOCH
+    epoch = _default_epoch(request, contexts) if stated is None else int(stated)
     return Compiled(
-        images=tuple(image for one in made for image in one.images),
+        images=(*(image for one in made for image in one.images), *looked_at),
         counts=tuple(len(one.images) for one in made),
+        scans=scans,
         contexts=contexts,
-        epoch=default if stated is None else int(stated),
+        epoch=epoch,
+        stamps=_stamps(request, epoch, means),
+        policies=tuple(policy.digest for policy in gate.policies),
         step_env=proxies,
         as_index="multi-platform" in metadata,
     )
+
+
+def _default_epoch(request: BuildRequest, contexts: Contexts) -> int:
+    if contexts.commit_epoch is not None:
+        return contexts.commit_epoch
+    # Who keeps the times of files does not want an image of the year 2000 around them.
+    return int(time.time()) if request.timestamps == "keep" else CONSTANT_EPOCH
+
+
+def _stamps(request: BuildRequest, epoch: int, means: Means) -> Stamps:
+    if request.timestamps == "clamp" and epoch > time.time():
+        message = f"SOURCE_DATE_EPOCH is {epoch}, which is yet to come: --timestamps=clamp leaves the times of files made now"
+        hint = "the image differs from build to build; name a time of the past"
+        diagnostic = Diagnostic(code="epoch-in-future", message=message, hint=hint, severity=Severity.WARNING)
+        means.stream.emit(Warning(diagnostic=diagnostic))
+    return Stamps(rule=request.timestamps, epoch=epoch)
 
 
 def check_request(request: BuildRequest, means: Means) -> CheckReport:
@@ -91,18 +132,16 @@ def request_outline(request: BuildRequest, means: Means) -> Outline:
     return outline(bridge, asked)
 
 
-def _ask(request: BuildRequest, means: Means) -> tuple[Contexts, BuildBridge, FrontendRequest]:
-    request = msgspec.structs.replace(request, build_args=_with_epoch(request))
+def _ask(
+    request: BuildRequest, means: Means, gate: Gate | None = None
+) -> tuple[Contexts, BuildBridge, FrontendRequest]:
+    request = msgspec.structs.replace(request, build_args=with_epoch(request))
+    # A build with lists of packages does what the front end knows nothing of.
+    warn = warner(means, ("no-attestations",) if request.attest.sbom else ())
+    gate = gate or open_gate(request, means, warn)
     loader = ContextLoader(means.scratch, means.file_source)
     contexts = loader.load(request)
-    warned: set[Diagnostic] = set()
-
-    def warn(diagnostic: Diagnostic) -> None:
-        # Several targets have findings in common.
-        if diagnostic not in warned:
-            warned.add(diagnostic)
-            means.stream.emit(Warning(diagnostic=diagnostic))
-
+    check_contexts(gate, request, contexts)
     bridge = BuildBridge(
         trees=contexts.trees,
         inputs=contexts.inputs,
@@ -111,7 +150,9 @@ def _ask(request: BuildRequest, means: Means) -> tuple[Contexts, BuildBridge, Fr
         warn=warn,
         times=contexts.times,
         file_source=means.file_source,
-        pin_together=lambda asked: pin_together(means.store, asked, tls_verify=means.tls_verify),
+        pin_together=None
+        if gate.recording
+        else lambda asked: pin_behind(means.door, means.store, asked, tls_verify=means.tls_verify),
     )
     host = host_platform()
     asked = FrontendRequest(
@@ -125,7 +166,7 @@ def _ask(request: BuildRequest, means: Means) -> tuple[Contexts, BuildBridge, Fr
         build_platform=host,
         no_cache=request.no_cache,
         no_cache_filter=request.no_cache_filter,
-        network=request.network,
+        network="none" if request.hermetic else request.network,
         extra_hosts=request.extra_hosts,
         ulimits=request.ulimits,
         shm_size=request.shm_size,
@@ -136,13 +177,40 @@ def _ask(request: BuildRequest, means: Means) -> tuple[Contexts, BuildBridge, Fr
     return contexts, bridge, asked
 
 
+def every_image(request: BuildRequest, means: Means, gate: Gate) -> Iterator[FrontendImage]:
+    """What the request's targets are, for each platform; with no target, every stage. Runs no step.
+
+    Raises what the front end raises.
+    """
+    from arkwright.frontends.dockerfile.calls import targets
+
+    _, bridge, asked = _ask(request, means, gate)
+    frontend = load("dockerfile")
+    named = tuple(one.target for one in request.targets) or ((request.target,) if request.target else ())
+    stages = named or tuple(str(number) for number, _ in enumerate(targets(bridge, asked)))
+    for stage in stages:
+        yield from frontend(bridge, msgspec.structs.replace(asked, target=stage)).images
+
+
+def warner(means: Means, beside: Sequence[str] = ()) -> Callable[[Diagnostic], None]:
+    """Tells each finding once: several targets have findings in common. Codes in `beside` are not told."""
+    warned: set[Diagnostic] = set()
+
+    def warn(diagnostic: Diagnostic) -> None:
+        if diagnostic not in warned and diagnostic.code not in beside:
+            warned.add(diagnostic)
+            means.stream.emit(Warning(diagnostic=diagnostic))
+
+    return warn
+
+
 def _ordered(platforms: tuple[Platform, ...]) -> tuple[Platform, ...]:
     """Each platform once, in an order that does not depend on how the user listed them: the index
     is the same either way."""
     return tuple(sorted(dict.fromkeys(platforms), key=str))
 
 
-def _with_epoch(request: BuildRequest) -> dict[str, str]:
+def with_epoch(request: BuildRequest) -> dict[str, str]:
     """The build arguments with SOURCE_DATE_EPOCH: of the option, else as given, else, as buildx
     does, of the environment."""
     stated = os.environ.get(_EPOCH, "")

@@ -11,7 +11,7 @@ import os
 import posixpath
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -211,7 +211,7 @@ class _Adding:
         """The tree of another container, or of an image."""
         other = find_container(self.means.store, text)
         if other is not None:
-            self._note(settled=other.settled, held=other.held, roots=other.roots)
+            self._note(settled=other.settled, held=other.held, roots=other.roots, sources=other.sources)
             return self.add(containers.state_of(other))
         state, pinned = containers.pinned_image(text, self.container.platform, self.means)
         layers = self.means.image_layers.declare(pinned, "from").layers
@@ -242,12 +242,12 @@ class _Adding:
 
     def _note(
         self, *, trees: dict[str, HostTree] | None = None, settled: dict | None = None,  # type: ignore[type-arg]
-        held: Sequence[str] = (), roots: Sequence[object] = (),
+        held: Sequence[str] = (), roots: Sequence[object] = (), sources: Sequence[dict[str, Any]] = (),
     ) -> None:  # fmt: skip
         before = self.grown_from
         self.grown_from = msgspec.structs.replace(
             before, trees={**before.trees, **(trees or {})}, settled={**before.settled, **(settled or {})},
-            held=(*before.held, *held), roots=(*before.roots, *roots),
+            held=(*before.held, *held), roots=(*before.roots, *roots), sources=(*before.sources, *sources),
         )  # fmt: skip
 
 

@@ -11,13 +11,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from arkwright.attest.statement import ResourceDescriptor
 from arkwright.build.compile import Compiled
 from arkwright.build.contexts import Contexts
 from arkwright.build.means import Means, open_means
+from arkwright.build.observed import Told, resource_of
 from arkwright.build.request import BuildRequest, Receipt
 from arkwright.build.session import SessionInputs
 from arkwright.build.settled import Outcomes
@@ -53,13 +55,14 @@ _IMAGES = ("docker-image://", "oci-layout://")
 class Grown(msgspec.Struct, frozen=True, kw_only=True):
     """What a command makes of a container: its graph with one vertex more, its config with a line of
     history more, the contexts that the new vertex reads by name, and what its record must name
-    besides: manifests of images, and vertices of other containers."""
+    besides: manifests of images, vertices of other containers and what those were made of."""
 
     state: State
     config: ImageConfig
     trees: dict[str, HostTree] = {}
     roots: tuple[Descriptor, ...] = ()
     settled: dict[str, Settled] = {}
+    sources: tuple[dict[str, Any], ...] = ()
     held: tuple[str, ...] = ()
     no_cache: bool = False
 
@@ -102,6 +105,7 @@ def create(
                 layers=layers,
                 held=layers,
                 roots=(plain(pinned.manifest),),
+                sources=(msgspec.to_builtins(resource_of(pinned)),),
             )
         return containers.add_container(means.store, container, named=bool(name))
 
@@ -168,8 +172,15 @@ def grow(
         def done(after: Means, outcomes: Outcomes) -> None:
             layers = outcomes.layers[0] if outcomes.layers else ()
             fresh = _settled(definition, outcomes, layers, stream.build, settled)
+            target = definition.target.vertex if definition.target is not None else ""
+            if target in fresh:
+                fresh[target] = msgspec.structs.replace(
+                    fresh[target], tier=told.tiers.get(target, ""), origin=told.origins.get(target, ""),
+                    secrets=tuple(session.secrets), ssh=tuple(session.ssh),
+                )  # fmt: skip
             container_after = msgspec.structs.replace(
                 container, definition=definition, config=grown.config, layers=layers, settled=fresh,
+                sources=_each(*container.sources, *grown.sources, *map(msgspec.to_builtins, outcomes.sources)),
                 held=tuple(dict.fromkeys((*container.held, *grown.held, *layers))),
                 roots=tuple({one.digest: one for one in (*container.roots, *grown.roots)}.values()),
             )  # fmt: skip
@@ -186,6 +197,8 @@ def grow(
 
     from arkwright.build.run import build
 
+    told = Told()
+    stream.subscribe(told)
     with held(store_root_path, name, stream):
         return build(request, session, stream, store_root_path, compiled)
 
@@ -193,7 +206,8 @@ def grow(
 def commit(
     store_root_path: str, name: str, request: BuildRequest, session: SessionInputs, stream: EventStream
 ) -> Receipt:
-    """Write an image of what the container is now, to the request's outputs, under its names.
+    """Write an image of what the container is now, to the request's outputs, under its names; the facts of
+    how it came about are kept as those of a build are.
 
     The journal has every vertex of the container's graph, as that of a build that found all cached.
     """
@@ -215,8 +229,9 @@ def commit(
         )
         epoch = CONSTANT_EPOCH if request.epoch is None else request.epoch
         return Compiled(
-            images=(image,), counts=(1,), settled=container.settled, epoch=epoch, contexts=Contexts()
-        )
+            images=(image,), counts=(1,), settled=container.settled, epoch=epoch, contexts=Contexts(),
+            sources=tuple(msgspec.convert(one, type=ResourceDescriptor) for one in container.sources),
+        )  # fmt: skip
 
     from arkwright.build.run import build
 
@@ -310,6 +325,14 @@ def _settled(
                 key=outcomes.keys[digest], layers=tuple(layers) if is_target else (), at=now, build=build
             )
     return found
+
+
+def _each(*found: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Each once; an image as it was called first, which is how the user called it."""
+    first: dict[bytes, dict[str, Any]] = {}
+    for one in found:
+        first.setdefault(msgspec.json.encode(one["digest"] if one.get("uri") else one, order="sorted"), one)
+    return tuple(first.values())
 
 
 def _is_context(definition: Definition, digest: str) -> bool:

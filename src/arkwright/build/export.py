@@ -7,16 +7,18 @@ from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
+from arkwright.build.attesting import Attesting
 from arkwright.build.means import Means
 from arkwright.build.request import BuildRequest
 from arkwright.cache.blobs import SOURCE_BLOB
 from arkwright.events.types import Exported
 from arkwright.exporters.base import AssembledImage, BuiltImage, ExportReport, Output
-from arkwright.exporters.image import assemble, missing_layers
+from arkwright.exporters.image import Restamp, assemble, missing_layers
 from arkwright.exporters.means import ExportMeans
 from arkwright.exporters.outputs import compression, output_annotations
 from arkwright.exporters.table import exporter, needs_image, needs_trees
 from arkwright.layer.profile import Profile, profile_for
+from arkwright.layer.stamps import Stamps
 from arkwright.oci import manifest as image_manifest
 from arkwright.ops.result import LayeredResult
 
@@ -44,10 +46,12 @@ class Exports:
         *,
         as_index: bool = False,
         only_trees: bool = False,
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
     ) -> None:
         self._request = request
         self._built = built
         self._epoch = epoch
+        self._stamps = stamps
         self._as_index = as_index
         self.outputs = () if only_trees else request.outputs or (Output(type="image"),)
 
@@ -72,16 +76,18 @@ class Exports:
         view = _view(means)
         return tuple(self._write(output, None, means, view) for output in self.outputs if needs_trees(output))
 
-    def finish(self, means: Means, done: Sequence[ExportReport]) -> Outcome:
-        """Write the other outputs; `done` are the reports of `in_worker`."""
+    def finish(self, means: Means, done: Sequence[ExportReport], attesting: Attesting) -> Outcome:
+        """Write the other outputs, with what is attached to images; `done` are the reports of `in_worker`."""
         reports = list(done)
         first: AssembledImage | None = None
         digests: dict[str, None] = {}
         for output in self.outputs:
             if needs_image(output):
-                image = self._assemble(output, means)
+                plain = self._assemble(output, means)
+                image = attesting.of(output, plain)
                 first = first or image
-                digests[image.root.digest] = None
+                # What is inside of an index with statements is what a later build gives again.
+                digests |= {image.root.digest: None, plain.root.digest: None}
                 reports.append(self._write(output, image, means, None))
         for report in reports:
             means.stream.emit(
@@ -119,7 +125,16 @@ class Exports:
             force_index=self._as_index,
             annotations={**self._request.annotations, **output_annotations(output)},
             blobs=means.blobs,
+            restamp=self._restamp(means),
         )
+
+    def _restamp(self, means: Means) -> Restamp | None:
+        """What gives layers their times as they leave, when they were made under other ones."""
+        if self._stamps.made == self._stamps:
+            return None
+        from arkwright.exporters.restamp import restamped
+
+        return lambda diff_id, blob, profile: restamped(means.store, diff_id, blob, profile, self._stamps)
 
     def _write(
         self, output: Output, image: AssembledImage | None, means: Means, view: View | None
@@ -129,6 +144,7 @@ class Exports:
             view=view,
             keep_owner=means.keeps_owners,
             tls_verify=means.tls_verify,
+            stamps=self._stamps,
         )
         return exporter(output, export_means)(output, image, self._built, self._request.names)
 

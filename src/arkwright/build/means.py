@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from arkwright.build.contexts import Contexts
@@ -19,6 +19,7 @@ from arkwright.diagnostics.errors import ArkwrightError, Diagnostic, Severity, U
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Warning
 from arkwright.layer.profile import CONSTANT_EPOCH, SCRUB_DEFAULT, Profile
+from arkwright.layer.stamps import Stamps
 from arkwright.ops.contexts import ContextReader
 from arkwright.ops.exec import ExecMeans
 from arkwright.ops.resolver import OpResolver
@@ -27,6 +28,7 @@ from arkwright.ops.trees import ImageLayers, Trees
 from arkwright.sandbox.spec import StepLimits
 from arkwright.snapshot.layers import LayerRecords
 from arkwright.sources.base import FileSource
+from arkwright.sources.door import Door, GuardedFiles, GuardedImages
 from arkwright.sources.image import StoreImageSource
 from arkwright.sources.local import LocalSession
 from arkwright.store.leases import Claim
@@ -54,12 +56,14 @@ class Means:
         self.records = Records(store.metadata)
         self.layers = LayerRecords(store.metadata)
         self.stat_cache = StatCache(store.metadata)
-        self.images = StoreImageSource(store, tls_verify=inputs.tls_verify)
+        self._store_images = StoreImageSource(store, tls_verify=inputs.tls_verify)
+        self.images: GuardedImages = GuardedImages(self._store_images)
         self.imports = Imports(self.layers, store.content)
         self.image_layers = ImageLayers(self.layers, self.images, lambda: self.imports)
         self.fill_cache_mount: Callable[[str, str], bool] = lambda cache_id, path: False
         self.scrub = () if scrub == "none" else SCRUB_DEFAULT
         self.tls_verify = inputs.tls_verify
+        self.stamps = Stamps()
         self.step_env: tuple[str, ...] = ()
         self.isolation = "auto"
         self.limits = StepLimits()
@@ -97,22 +101,41 @@ class Means:
 
     def close(self) -> None:
         """Close the store and drop the scratch directory."""
+        if "snapshotter" in self.__dict__:
+            self.snapshotter.close()
         self.suspend()
         if self._scratch is not None:
             self.store.trash(self._scratch.path)
             self._scratch.close()
 
+    @property
+    def door(self) -> Door:
+        """Who is asked before any source is."""
+        return self.images.door
+
+    @door.setter
+    def door(self, door: Door) -> None:
+        self.images.door = door
+        self._store_images.may_ask = door.may_ask
+
     def file_source(self, scheme: str) -> FileSource:
-        """The source of a scheme. Raises `UserError` `unknown-source`."""
+        """The source of a scheme, behind the door. Raises `UserError` `unknown-source`."""
+        return GuardedFiles(self._file_source(scheme), self.door)
+
+    def _file_source(self, scheme: str) -> FileSource:
+        door = self.door
         if scheme in ("http", "https"):
             from arkwright.sources.http import HttpSource
 
-            return HttpSource(self.store)
+            return HttpSource(self.store, leads_to=door.reach if door.narrow else None)
         if scheme == "git":
             from arkwright.sources.git import GitAuth, GitSource
 
             session = self._secrets
-            return GitSource(self.store, GitAuth(session.secret, session.ssh_socket))
+            return GitSource(
+                self.store, GitAuth(session.secret, session.ssh_socket),
+                leads_to=partial(door.reach, is_git=True) if door.narrow else None,
+            )  # fmt: skip
         raise UserError.of("unknown-source", f"there is no source for {scheme}://")
 
     def adopt(self, pins: Pins) -> None:
@@ -144,6 +167,7 @@ class Means:
             pins=pins,
             readers=readers,
             scrub=self.scrub,
+            stamps=self.stamps,
             imports=self.imports,
             trees=self._shared_trees,
             readable=lambda layer: self._alone is None or self.readable(layer),
@@ -162,7 +186,7 @@ class Means:
         if self._alone is not None:
             from arkwright.snapshot.virtual import VirtualSnapshotter
 
-            return VirtualSnapshotter(self.store, self._alone, self.scratch())
+            return VirtualSnapshotter(self.store, self._alone, self.scratch(), self.stamps.made)
         from arkwright.build.tiers import chosen_snapshotter
 
         assert self.worker is not None, "trees exist only in the worker"
@@ -176,6 +200,7 @@ class Means:
             self.store.content,
             lambda: self.snapshotter if self.worker is not None or self._alone is not None else None,
             lambda layer: self.image_layers.fetch(layer, self.stream),
+            self.stamps.made,
         )
 
     @cached_property

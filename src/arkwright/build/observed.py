@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -20,13 +20,13 @@ from arkwright.build.closing import HIDDEN, opened
 from arkwright.build.compile import Compiled
 from arkwright.build.contexts import MAIN, Contexts
 from arkwright.build.export import Outcome
+from arkwright.build.recipe import LAYOUT, recipe_of
 from arkwright.build.request import BuildRequest
 from arkwright.build.session import SessionInputs
 from arkwright.diagnostics.errors import Diagnostic, Severity
 from arkwright.events.stream import EventStream
 from arkwright.events.types import AnyEvent, CacheHit, Started, Warning
 from arkwright.frontends.secret_names import is_secret_name
-from arkwright.graph.definition import Definition
 from arkwright.graph.inspect import describe_vertex
 from arkwright.graph.ops import ExecOp
 from arkwright.oci.platform import host_platform
@@ -46,6 +46,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[ResourceDescriptor, ...] = ()
     contexts: tuple[str, ...] = ()
     runtime: str = ""
+    # Digests of images by the places of layouts that they were found at, which are of this machine.
+    layouts: dict[str, str] = {}
 
 
 class Told:
@@ -64,8 +66,8 @@ class Told:
 
 def seen(pins: Pins, readers: Mapping[str, ContextReader], contexts: Contexts, runtime: str = "") -> Seen:
     """The pinned sources, and the contexts as far as they were read; sorted, each once."""
-    found = [_pinned(one) for one in (*pins.images.values(), *pins.files.values())]
-    found += [_pinned(one) for one in contexts.pinned.values()]
+    found = [resource_of(one) for one in (*pins.images.values(), *pins.files.values())]
+    found += [resource_of(one) for one in contexts.pinned.values()]
     read = {name: digest for name, reader in readers.items() if (digest := reader.read_digest())}
     found += [
         ResourceDescriptor(
@@ -73,13 +75,26 @@ def seen(pins: Pins, readers: Mapping[str, ContextReader], contexts: Contexts, r
         )
         for name, digest in read.items()
     ]
-    unique = {msgspec.json.encode(one, order="deterministic"): one for one in found}
     return Seen(
-        sources=tuple(one for _, one in sorted(unique.items())), contexts=tuple(sorted(read)), runtime=runtime
+        sources=_each(*found),
+        contexts=tuple(sorted(read)),
+        runtime=runtime,
+        layouts={
+            one.op.identifier.partition("@")[0]: one.digest
+            for one in pins.images.values()
+            if one.op.identifier.startswith(LAYOUT)
+        },
     )
 
 
-def _pinned(one: Pinned) -> ResourceDescriptor:
+def _each(*found: ResourceDescriptor) -> tuple[ResourceDescriptor, ...]:
+    """Sorted, each once."""
+    unique = {msgspec.json.encode(one, order="deterministic"): one for one in found}
+    return tuple(one for _, one in sorted(unique.items()))
+
+
+def resource_of(one: Pinned) -> ResourceDescriptor:
+    """What was pinned, as a dependency."""
     notes: dict[str, str] = {}
     if isinstance(one, PinnedImage) and one.manifest.digest != one.digest:
         # An index is what the name stands for; the build used one manifest of it.
@@ -118,8 +133,11 @@ def facts_of(
     contexts, finished = compiled.contexts, time.time_ns()
     hidden = _hidden_values(request)
     main = contexts.pinned.get(MAIN)
+    container = compiled.sources is not None
+    recipe, hidden_args = ({}, ()) if container else recipe_of(request, contexts, found.layouts)
     return BuildFacts(
         build=build,
+        frontend="container" if container else "dockerfile",
         mode="max" if request.provenance == "max" else "min",
         builder=request.builder_id or LOCAL_BUILDER,
         started=finished - int(duration_s * 1e9),
@@ -131,18 +149,27 @@ def facts_of(
         ),
         context_uri=main.uri if main is not None else "",
         context_digest=main.digest if main is not None else "",
-        dockerfile_path=_shown_path(contexts.dockerfile_path),
+        dockerfile_path="" if container else _shown_path(contexts.dockerfile_path),
         dockerfile=contexts.dockerfile,
-        dockerfile_digest="sha256:" + hashlib.sha256(contexts.dockerfile.encode()).hexdigest(),
-        args=_arguments(request, contexts),
+        dockerfile_digest=""
+        if container
+        else "sha256:" + hashlib.sha256(contexts.dockerfile.encode()).hexdigest(),
+        args=_arguments(request, contexts)
+        | ({"policy": ",".join(compiled.policies)} if compiled.policies else {}),
         hidden=any(map(is_secret_name, request.build_args)),
         contexts=tuple(name for name in found.contexts if name not in contexts.pinned),
-        sources=tuple(msgspec.structs.replace(one, uri=_scrubbed(one.uri, hidden)) for one in found.sources),
-        steps=tuple(_steps([image.definition for image in compiled.images], session, told, hidden)),
+        # A container knows them from its commands, under the names that they had there.
+        sources=tuple(
+            msgspec.structs.replace(one, uri=_scrubbed(one.uri, hidden))
+            for one in compiled.sources or found.sources
+        ),
+        steps=tuple(_steps(compiled, session, told, hidden)),
         platform=str(host_platform()),
         epoch=compiled.epoch,
         profile=outcomes[0].profile,
         versions=_versions(found.runtime),
+        recipe=recipe,
+        hidden_args=hidden_args,
     )
 
 
@@ -153,7 +180,11 @@ def _arguments(request: BuildRequest, contexts: Contexts) -> dict[str, str]:
         "target": ",".join(asked.targets),
         "platform": ",".join(asked.platforms),
         "no-cache": ",".join(request.no_cache_filter),
-        "force-network-mode": request.network if request.network != "default" else "",
+        "force-network-mode": "none"
+        if request.hermetic
+        else request.network
+        if request.network != "default"
+        else "",
         "add-hosts": ",".join(f"{name}={address}" for name, address in request.extra_hosts),
         "ulimit": ",".join(f"{one.name}={one.soft}:{one.hard}" for one in request.ulimits),
         "shm-size": str(request.shm_size or ""),
@@ -161,6 +192,9 @@ def _arguments(request: BuildRequest, contexts: Contexts) -> dict[str, str]:
         "allow": ",".join(request.allow),
         "scrub": request.scrub if request.scrub != "default" else "",
         "isolation": request.isolation if request.isolation != "auto" else "",
+        "timestamps": request.timestamps if request.timestamps != "constant" else "",
+        "hermetic": "true" if request.hermetic else "",
+        "locked": "true" if request.lock == "must" else "",
     }
     found = {name: value for name, value in found.items() if value}
     if request.no_cache:
@@ -175,30 +209,34 @@ def _arguments(request: BuildRequest, contexts: Contexts) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _steps(
-    definitions: Sequence[Definition], session: SessionInputs, told: Told, hidden: Sequence[str]
-) -> Iterator[Step]:
+def _steps(compiled: Compiled, session: SessionInputs, told: Told, hidden: Sequence[str]) -> Iterator[Step]:
     known: set[str] = set()
-    for definition in definitions:
+    for definition in [image.definition for image in compiled.images]:
         for digest in definition.walk():
             if digest in known:
                 continue
             known.add(digest)
             vertex = definition.vertices[digest]
             name = definition.describe(digest).name or describe_vertex(vertex)
+            before = compiled.settled.get(digest)
             step = Step(
                 vertex=digest,
                 name=_scrubbed(name, hidden),
                 kind=str(vertex.op.__struct_config__.tag),
                 inputs=tuple(dict.fromkeys(edge.vertex for edge in vertex.inputs)),
                 cached=digest not in told.tiers,
-                origin=told.origins.get(digest, ""),
-                tier=told.tiers.get(digest, ""),
+                origin=told.origins.get(digest, "") if before is None else before.origin,
+                tier=told.tiers.get(digest, "") if before is None else before.tier,
             )
-            yield _with_command(step, vertex.op, session) if isinstance(vertex.op, ExecOp) else step
+            if isinstance(vertex.op, ExecOp):
+                secrets, agents = (
+                    (session.secrets, session.ssh) if before is None else (before.secrets, before.ssh)
+                )
+                step = _with_command(step, vertex.op, secrets, agents)
+            yield step
 
 
-def _with_command(step: Step, op: ExecOp, session: SessionInputs) -> Step:
+def _with_command(step: Step, op: ExecOp, secrets: Container[str], given_agents: Container[str]) -> Step:
     """What a command could use; secrets and agents only as far as there were any to use."""
     asked = [mount.secret_id for mount in op.mounts if mount.type == "secret"]
     asked += [one.secret_id for one in op.secret_env]
@@ -208,8 +246,8 @@ def _with_command(step: Step, op: ExecOp, session: SessionInputs) -> Step:
         network=op.network,
         insecure=op.security == "insecure",
         cache_mounts=any(mount.type == "cache" for mount in op.mounts),
-        secrets=tuple(sorted(one for one in set(asked) if one in session.secrets)),
-        ssh=tuple(sorted(one for one in set(agents) if one in session.ssh)),
+        secrets=tuple(sorted(one for one in set(asked) if one in secrets)),
+        ssh=tuple(sorted(one for one in set(agents) if one in given_agents)),
     )
 
 

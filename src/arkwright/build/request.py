@@ -5,11 +5,14 @@ Secrets, agent sockets and credentials are not here: they belong to the session.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from arkwright.cache.remote_options import RemoteSpec
 from arkwright.exporters.base import Output
 from arkwright.graph.ops import Ulimit
+from arkwright.layer.stamps import Rule
 from arkwright.oci.platform import Platform
 from arkwright.sandbox.spec import StepLimits
 
@@ -29,6 +32,18 @@ class StepWeight(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 0
 
 
+class Attest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is attached to an image that is pushed: its provenance, the packages that it is made of. `inline` puts
+    them into an index with the image, as BuildKit does, instead of beside it. `generator` is an image that lists
+    the packages, with `parameters` of its own; without, they are listed without another program."""
+
+    provenance: bool = False
+    sbom: bool = False
+    inline: bool = False
+    generator: str = ""
+    parameters: dict[str, str] = {}
+
+
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One `arkwright build`.
 
@@ -42,7 +57,10 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     `::platform`) to what the user wrote. `isolation` is one of `sandbox.choice.ISOLATIONS`:
     `auto` is the strongest that works. `limits` is what one step may take. `allow` lists the entitlements of steps (`network.host`, `security.insecure`). `on_error` `shell` opens a shell where a step
     failed, on the caller's terminal. `epoch` is None for "from the git context, else the
-    constant". `jobs` 0 means one per CPU. `provenance` is `min`, `max`, or `none` to keep no facts of the
+    constant"; `timestamps` is the rule for times in layers (see `layer.stamps`). `hermetic` takes the network
+    from every step (see `build.hermetic`). `policies` are paths of files that all have to allow what comes in.
+    `lock` says whether a lock file is used when there is one, must have everything, or is not looked at; `lock_file`
+    is its path, empty for the one beside the Dockerfile. `jobs` 0 means one per CPU. `provenance` is `min`, `max`, or `none` to keep no facts of the
     build; `builder_id` names the builder in it, as a URI.
     """
 
@@ -74,8 +92,14 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[BuildTarget, ...] = ()
     scrub: str = "default"
     epoch: int | None = None
+    timestamps: Rule = "constant"
+    hermetic: bool = False
+    policies: tuple[str, ...] = ()
+    lock: Literal["use", "must", "ignore"] = "use"
+    lock_file: str = ""
     provenance: str = "min"
     builder_id: str = ""
+    attest: Attest = Attest()
     compression: str = "gzip"
     cache_from: tuple[RemoteSpec, ...] = ()
     cache_to: tuple[RemoteSpec, ...] = ()

@@ -11,11 +11,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from arkwright.attest.provenance import BuildFacts
+from arkwright.build.attesting import Attesting
 from arkwright.build.closing import recorded
 from arkwright.build.compile import Compiled, compile_request
 from arkwright.build.export import Exports, Outcome
@@ -24,6 +27,7 @@ from arkwright.build.observed import Seen, Told, facts_of, keep_facts, seen
 from arkwright.build.quota import within_quota
 from arkwright.build.remotes import Remotes, attach_imports, prefix_keys, publishes
 from arkwright.build.request import BuildRequest, Receipt, TargetReceipt
+from arkwright.build.scans import make_blobs, need_blobs, scanned
 from arkwright.build.session import SessionInputs, key_agents
 from arkwright.build.settled import Outcomes, SettledResolver
 from arkwright.build.upkeep import kept_up
@@ -82,7 +86,7 @@ def _build(request: BuildRequest, session: SessionInputs, means: Means, compiler
     for part in request.parts():
         for output in part.outputs:
             check_platforms(output, len(set(part.platforms)))
-    line = _Line(request, session, compiler(request, means))
+    line = _Line(request, session, compiler(request, means), started)
     means.stream.subscribe(line.told)
     if line.cached(means):
         return line.finish(means, started)
@@ -115,8 +119,11 @@ class _Work(msgspec.Struct, frozen=True, kw_only=True):
 class _Line:
     """The line from the compiled request on, across the fork."""
 
-    def __init__(self, request: BuildRequest, session: SessionInputs, compiled: Compiled) -> None:
+    def __init__(
+        self, request: BuildRequest, session: SessionInputs, compiled: Compiled, started: float
+    ) -> None:
         self._request = request
+        self._started = started
         self._session = session
         self._compiled = compiled
         self._pins = Pins()
@@ -141,6 +148,8 @@ class _Line:
         exports = self._exports(tuple(results), inline)
         if any(one.need_worker(means) for one in exports) or publishes(self._request):
             return False
+        if need_blobs(means, self._scan_trees(tuple(results)), exports[0].profiles()[0]):
+            return False
         none: tuple[tuple[ExportReport, ...], ...] = ((),) * len(exports)
         self._work = _Work(
             results=tuple(results), reports=none, totals=self._solver.totals, tiers=(), inline=inline,
@@ -150,6 +159,7 @@ class _Line:
 
     def _resolver(self, means: Means) -> Resolver:
         """The resolver of this side; what is settled is not worked out again."""
+        means.stamps = self._compiled.stamps
         resolver = means.resolver(self._compiled.contexts, self._pins, self._readers)
         return SettledResolver(resolver, self._compiled.settled) if self._compiled.settled else resolver
 
@@ -165,10 +175,23 @@ class _Line:
         from arkwright.build.no_exec import cancellable
 
         means.stay_alone(self._exports(((),) * len(self._compiled.images), ())[0].profiles()[0])
-        root_path = means.store.root_path
-        with cancellable() as cancelled:
-            with space_needed(root_path, "the build"), within_quota(means, cancelled):
-                self._work = self._solve(means, cancelled)
+        with cancellable() as cancelled, self._bounded(means, cancelled):
+            self._work = self._solve(means, cancelled)
+
+    @contextmanager
+    def _bounded(self, means: Means, cancelled: threading.Event) -> Iterator[None]:
+        """Within the space there is, the store's quota, and the build's own limits."""
+        whole = self._request.limits.whole
+        with (
+            space_needed(means.store.root_path, "the build"),
+            within_quota(means, cancelled),
+            ExitStack() as stack,
+        ):
+            if whole is not None:
+                from arkwright.build.bounds import within_bounds
+
+                stack.enter_context(within_bounds(means, cancelled, whole, self._started))
+            yield
 
     def check_platforms(self, means: Means) -> None:
         """Refuse steps for platforms that do not run here, before anything runs."""
@@ -193,9 +216,10 @@ class _Line:
             with open_means(
                 root_path, self._session, stream, worker=worker, scrub=self._request.scrub
             ) as inside:
+                inside.door = means.door
                 # What earlier builds threw away is deleted beside this one, never on its path.
                 threading.Thread(target=inside.store.empty_trash, name="trash", daemon=True).start()
-                with space_needed(root_path, "the build"), within_quota(inside, worker.cancelled):
+                with self._bounded(inside, worker.cancelled):
                     return msgspec.msgpack.encode(self._solve(inside, worker.cancelled))
 
         means.suspend()
@@ -228,6 +252,7 @@ class _Line:
                     results = tuple(_layers(result) for result in found)
                     inline = self._inline(results)
                     reports = tuple(one.in_worker(means) for one in self._exports(results, inline))
+                    make_blobs(means, self._scan_trees(results), profile)
                     break
                 except ArkwrightError:
                     if cancelled.is_set() or not means.imports.take_lost():
@@ -255,13 +280,17 @@ class _Line:
         assert work is not None
         means.adopt(self._pins)
         exports = self._exports(work.results, work.inline)
-        outcomes = [one.finish(means, done) for one, done in zip(exports, work.reports, strict=True)]
+        outcomes = [
+            one.finish(means, done, self._attesting(means, number, one, started))
+            for number, (one, done) in enumerate(zip(exports, work.reports, strict=True))
+        ]
         assert self._solver is not None
         keys = {digest: key_of(state).digest for digest, state in self._solver.states.items()}
-        self._compiled.done(means, Outcomes(keys=keys, layers=work.results))
+        self._compiled.done(means, Outcomes(keys, work.results, work.seen.sources))
         if work.trouble:
             raise RemoteError(*work.trouble, details=_NO_STATUS)
-        self._keep_facts(means, work.seen, outcomes, time.monotonic() - started)
+        if self._tells_facts():
+            keep_facts(self._facts(means, outcomes, started), means.store.root_path, means.stream)
         targets = tuple(map(_receipt, self._request.parts(), outcomes))
         return Receipt(
             build=means.stream.build,
@@ -276,15 +305,40 @@ class _Line:
             tiers=work.tiers,
         )
 
-    def _keep_facts(self, means: Means, found: Seen, outcomes: list[Outcome], duration_s: float) -> None:
-        """Of builds of a Dockerfile; a working container's history is not all known."""
-        if self._request.provenance == "none" or not self._compiled.contexts.dockerfile:
-            return
-        facts = facts_of(
-            means.stream.build, self._request, self._session, self._compiled, found, self.told, outcomes,
-            duration_s,
+    def _tells_facts(self) -> bool:
+        """Of builds of a Dockerfile, and of working containers when they become images."""
+        makes_images = bool(self._compiled.contexts.dockerfile) or self._compiled.sources is not None
+        return self._request.provenance != "none" and makes_images
+
+    def _facts(self, means: Means, outcomes: list[Outcome], started: float) -> BuildFacts:
+        assert self._work is not None
+        return facts_of(
+            means.stream.build, self._request, self._session, self._compiled, self._work.seen, self.told, outcomes,
+            time.monotonic() - started,
         )  # fmt: skip
-        keep_facts(facts, means.store.root_path, means.stream)
+
+    def _attesting(self, means: Means, number: int, exports: Exports, started: float) -> Attesting:
+        """What attaches statements to the images of one target."""
+        wanted = self._request.attest
+        if not self._tells_facts():
+            wanted = msgspec.structs.replace(wanted, provenance=False)
+
+        def describe(digests: tuple[str, ...]) -> BuildFacts:
+            profile = exports.profiles()[0].name
+            others = [Outcome(profile=profile)] * len(self._request.parts())
+            others[number] = Outcome(digests=digests, profile=profile)
+            return self._facts(means, others, started)
+
+        assert self._work is not None
+        first, count = sum(self._compiled.counts[:number]), self._compiled.counts[number]
+        found = scanned(
+            means, self._compiled.scans, self._scan_trees(self._work.results), exports.profiles()[0], first, count
+        )  # fmt: skip
+        return Attesting(wanted, means.store, describe, self._compiled.epoch, found)
+
+    def _scan_trees(self, results: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        """What was made for package lists: it stands behind the images of the targets."""
+        return results[sum(self._compiled.counts) :]
 
     def _exports(
         self, results: tuple[tuple[str, ...], ...], inline: tuple[dict[str, int], ...]
@@ -302,7 +356,7 @@ class _Line:
             found.append(
                 Exports(
                     part, images, self._compiled.epoch, as_index=self._compiled.as_index,
-                    only_trees=self._compiled.only_trees,
+                    only_trees=self._compiled.only_trees, stamps=self._compiled.stamps,
                 )
             )  # fmt: skip
         return found

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from arkwright.attest.statement import ResourceDescriptor
 from arkwright.diagnostics.errors import UserError
 from arkwright.graph.definition import Vertex, VertexMetadata
 from arkwright.images.containers import Settled
@@ -20,10 +21,12 @@ from arkwright.solver.result import Details, Key, Operation, Resolver, Result
 
 
 class Outcomes(msgspec.Struct, frozen=True):
-    """What a build knows at its end: the cache keys of its vertices, and the layers of each target."""
+    """What a build knows at its end: the cache keys of its vertices, the layers of each target, and what
+    it pinned and read."""
 
     keys: dict[str, str]
     layers: tuple[tuple[str, ...], ...]
+    sources: tuple[ResourceDescriptor, ...] = ()
 
 
 class SettledOperation:

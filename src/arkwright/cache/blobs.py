@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.layer.profile import Profile, media_type
+from arkwright.layer.stamps import Stamps
 from arkwright.oci.descriptor import Descriptor, layer_codec
 from arkwright.snapshot.base import Layer, Snapshotter
 from arkwright.snapshot.layers import LayerRecords
@@ -35,7 +36,7 @@ class LayerBlobs:
     """Finds or makes blobs of layers. Thread-safe: two who ask for one layer wait for each other.
 
     `snapshotter` gives None outside the worker. `fetch(layer_id)` brings the blob of a layer that
-    is known only as one.
+    is known only as one. `stamps` is the rule under which the layers are made.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class LayerBlobs:
         content: ContentStore,
         snapshotter: Callable[[], Snapshotter | None],
         fetch: Callable[[str], None] | None = None,
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
     ) -> None:
         self._layers = layers
         self._content = content
+        self._stamps = stamps
         self._snapshotter = snapshotter
         self._fetch = fetch
         self._guard = threading.Lock()
@@ -111,7 +114,8 @@ class LayerBlobs:
             )
         from arkwright.layer.export import export_layer
 
-        diff_id, descriptor = export_layer(snapshotter.diff(layer), self._content, profile)
+        changes = snapshotter.diff(layer)
+        diff_id, descriptor = export_layer(changes, self._content, profile, stamp=self._stamps.of)
         return self._keep(layer, diff_id, profile, descriptor)
 
     def _keep(self, layer: Layer, diff_id: str, profile: Profile, blob: Descriptor) -> tuple[str, Descriptor]:

@@ -108,7 +108,10 @@ class _Explainer:
         self._records = [
             record for record in take_inventory(store.metadata).records.values() if record.fields
         ]
+        self._attempts = {record.vertex: record for record in self._details.attempts(build)}
         self._by_key = {record.key: record for record in self._records}
+        # To the nanosecond; a step whose inputs came out equal has its record under another vertex.
+        self._by_time = {record.created_at: record for record in self._records}
         self._by_vertex: dict[str, list[Record]] = {}
         self._by_kind: dict[str, list[Record]] = {}
         for record in self._records:
@@ -139,25 +142,25 @@ class _Explainer:
         return declared.name if declared is not None else vertex
 
     def _cached(self, event: CacheHit) -> Explained:
-        known = [
-            record
-            for record in self._by_vertex.get(event.vertex, ())
-            if record.created_at == event.recorded_at
-        ]
+        known = self._by_time.get(event.recorded_at)
         return Explained(
             vertex=event.vertex, name=self._name(event.vertex), reason="cached", by=event.by,
-            origin=event.origin, build=known[0].build if known else "", recorded_at=event.recorded_at,
+            origin=event.origin, build=known.build if known is not None else "",
+            recorded_at=event.recorded_at,
         )  # fmt: skip
 
     def _ran(self, event: Started) -> Explained:
         vertex = event.vertex
         name, failed = self._name(vertex), vertex in self._failed
-        mine = next((one for one in self._by_vertex.get(vertex, ()) if one.build == self._build), None)
+        recorded = (one for one in self._by_vertex.get(vertex, ()) if one.build == self._build)
+        mine = next(recorded, self._attempts.get(vertex))
+        if not event.asked:
+            return Explained(vertex=vertex, name=name, reason="not-asked", failed=failed)
         if mine is None:
             return Explained(vertex=vertex, name=name, reason="not-recorded", failed=failed)
         earlier = [
             one
-            for one in self._by_kind[_kind(mine)]
+            for one in self._by_kind.get(_kind(mine), ())
             if one.created_at < mine.created_at and one.build != self._build
         ]
         # A record from a remote cache does not say what its inputs were.

@@ -31,7 +31,7 @@ from arkwright.store.store import Store
 
 _READ = 1 << 20
 # What belongs into the directory of a cache mount (see `cache.mounts`).
-_MOUNT_PART = re.compile(r"id|lock|seed\.lock|shared|private-[0-9]+(\.lock)?")
+_MOUNT_PART = re.compile(r"id|build|lock|seed\.lock|shared|private-[0-9]+(\.lock)?")
 
 
 class Finding(msgspec.Struct, frozen=True):

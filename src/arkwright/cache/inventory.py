@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
@@ -20,10 +21,12 @@ CONTAINERS = "containers"
 
 
 class Layered(msgspec.Struct, frozen=True):
-    """What records and failed steps have in common: a tree, as ids of layers, lowest first."""
+    """What records and failed steps have in common: a tree, as ids of layers, lowest first. `build` is
+    that of a failed step."""
 
     layers: tuple[str, ...] = ()
     command: str = ""
+    build: str = ""
 
 
 ready(Layered)
@@ -73,13 +76,12 @@ def take_inventory(metadata: Metadata) -> Inventory:
 
 
 def layers_of(results: Iterable[bytes]) -> tuple[str, ...]:
-    """The layer ids in encoded results; what is no tree (a context) has none."""
-    found: dict[str, None] = {}
+    """The layer ids in encoded results, one after the other; what is no tree (a context) has none. A
+    tree may have a layer twice, after two equal `COPY --link`."""
+    found: list[str] = []
     for data in results:
-        try:
-            found.update(dict.fromkeys(msgspec.json.decode(data, type=Layered).layers))
-        except msgspec.MsgspecError:
-            continue
+        with suppress(msgspec.MsgspecError):
+            found += msgspec.json.decode(data, type=Layered).layers
     return tuple(found)
 
 

@@ -190,14 +190,16 @@ def _layers(held: Holdings, *, named: bool) -> Iterator[Item]:
         needed = any(blob.digest in held.named.layers for blob in layer.blobs.values())
         key = held.made_by.get(id)
         if id in failed:
-            kind, name = "failed-step", held.inventory.failed[failed[id]].command
+            step = held.inventory.failed[failed[id]]
+            kind, name, use = "failed-step", step.command, Use(use.at, step.build)
         elif key is not None and layer.origin != "applied":
             record = held.inventory.records[key]
             kind, name = "step", (names.of(record.build, record.vertex) if named else "") or record.vertex
         else:
             kind = "base" if layer.origin == "applied" else "step"
             name = next(
-                (references[one.digest] for one in layer.blobs.values() if one.digest in references), ""
+                (references[one.digest] for one in layer.blobs.values() if one.digest in references),
+                "" if kind == "base" else "of no record: the step gave something else since",
             )
         yield Item(
             kind=kind, id=failed.get(id, id), name=name, size=held.layer_size(id), created_at=layer.created_at * 10**9,
@@ -240,8 +242,9 @@ def _places(held: Holdings) -> Iterator[Item]:
     for mount in held.mounts:
         at = int(mount.used_at * 1e9)
         yield Item(
-            kind="cache-mount", id=mount.name, name=mount.id, size=mount.size, created_at=at, used_at=at
-        )
+            kind="cache-mount", id=mount.name, name=mount.id, size=mount.size, created_at=at, used_at=at,
+            build=mount.build,
+        )  # fmt: skip
     for mirror in held.mirrors:
         yield Item(
             kind="git", id=mirror.name, size=mirror.size, created_at=mirror.used_at, used_at=mirror.used_at

@@ -1,9 +1,9 @@
 """Cache mounts: directories that steps keep between builds (`RUN --mount=type=cache`).
 
 Each id has a directory `cache-mounts/<sha256 of the id>` with a tree `shared`, trees `private-N`
-of concurrent private users, lock files, and a file `id` that says what the name was. Trees may
-hold files of subordinate ids, so all of this belongs into the worker; changes need the exclusive
-lease, because a step may be using a mount.
+of concurrent private users, lock files, and files that say what the name was (`id`) and which build
+used it last (`build`). Trees may hold files of subordinate ids, so all of this belongs into the
+worker; changes need the exclusive lease, because a step may be using a mount.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from arkwright.layer.rooted import Root
 from arkwright.layer.tar_write import write_tar
 from arkwright.store.store import Store
 
-ID_FILE = "id"
+ID_FILE, BUILD_FILE = "id", "build"
 _TREES = ("shared", "private-0")
 
 
 class CacheMount(msgspec.Struct, frozen=True, kw_only=True):
-    """One cache mount. `id` is empty when only its hash is known; `used_at` seconds since the epoch."""
+    """One cache mount. `id` is empty when only its hash is known; `used_at` seconds since the epoch;
+    `build` used it last, empty after an import."""
 
     name: str
     id: str = ""
     size: int = 0
     used_at: float = 0
+    build: str = ""
 
 
 def mount_name(cache_id: str) -> str:
@@ -49,8 +51,11 @@ def list_mounts(store: Store) -> list[CacheMount]:
         path = os.path.join(base_path, name)
         if os.path.isdir(path):
             found.append(
-                CacheMount(name=name, id=_read_id(path), size=disk_size(path), used_at=_used_at(path))
-            )
+                CacheMount(
+                    name=name, id=_read(path, ID_FILE), size=disk_size(path), used_at=_used_at(path),
+                    build=_read(path, BUILD_FILE),
+                )
+            )  # fmt: skip
     return sorted(found, key=lambda mount: (-mount.size, mount.name))
 
 
@@ -103,12 +108,13 @@ def prune_mounts(store: Store, wanted: tuple[str, ...] = ()) -> list[CacheMount]
     return gone
 
 
-def write_id(directory_path: str, cache_id: str) -> None:
-    """Say in a mount's directory whose it is."""
-    making_path = os.path.join(directory_path, f"{ID_FILE}.{os.getpid()}")
-    with open(making_path, "wb") as file:
-        file.write(cache_id.encode("utf-8", "surrogateescape"))
-    os.rename(making_path, os.path.join(directory_path, ID_FILE))
+def write_id(directory_path: str, cache_id: str, build: str = "") -> None:
+    """Say in a mount's directory whose it is, and which build uses it; only one may at a time."""
+    for name, text in ((ID_FILE, cache_id), (BUILD_FILE, build)):
+        making_path = os.path.join(directory_path, f"{name}.{os.getpid()}")
+        with open(making_path, "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+        os.rename(making_path, os.path.join(directory_path, name))
 
 
 def _find(store: Store, wanted: str) -> str:
@@ -133,9 +139,9 @@ def _unknown(wanted: str) -> UserError:
     return error
 
 
-def _read_id(path: str) -> str:
+def _read(path: str, name: str) -> str:
     try:
-        with open(os.path.join(path, ID_FILE), "rb") as file:
+        with open(os.path.join(path, name), "rb") as file:
             return file.read(4096).decode("utf-8", "backslashreplace")
     except OSError:
         return ""

@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from arkwright.cache.history import build_ids
 from arkwright.cache.history import remove as remove_builds
 from arkwright.cache.inventory import FAILED_STEPS
 from arkwright.cache.items import HTTP, Holdings, downloads, list_items
 from arkwright.cache.marks import RESOLVED, Plan, Policy, mark
-from arkwright.cache.records import DETAILS, RECORDS, SIBLINGS, digests_in
+from arkwright.cache.records import ATTEMPTS, DETAILS, RECORDS, SIBLINGS, Records, digests_in
 from arkwright.cache.sizes import BUCKET as SIZES
 from arkwright.cache.sizes import LayerSizes, disk_size
 from arkwright.cache.uses import USES
@@ -128,7 +129,11 @@ def _forget(store: Store, plan: Plan) -> None:
         _keep_only(store, RECORDS, plan.records.__contains__)
         _keep_only(store, USES, plan.records.__contains__)
         _keep_only(store, SIBLINGS, lambda name: name.partition("/")[2] in plan.records)
-        named = (digests_in(plan.inventory.records[key].fields.values()) for key in plan.records)
+        kept_builds = set(build_ids(store.root_path))
+        _keep_only(store, ATTEMPTS, lambda name: name.partition("/")[0] in kept_builds)
+        attempts = Records(metadata).attempts()
+        explained = [*(plan.inventory.records[key] for key in plan.records), *attempts]
+        named = (digests_in(record.fields.values()) for record in explained)
         _keep_only(store, DETAILS, set().union(*named).__contains__)
         _keep_only(store, FAILED_STEPS, plan.failed.__contains__)
         _keep_only(store, LAYERS, plan.layers.__contains__)

@@ -6,6 +6,7 @@ A record means the same on every machine: no host path, pid, uid map or store id
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -16,6 +17,8 @@ RECORDS = "records"
 SIBLINGS = "siblings"
 # What digests in the fields of records stand for.
 DETAILS = "details"
+# Steps that ran and have no record, by `<build>/<key>`: they failed, say.
+ATTEMPTS = "attempts"
 _LISTED = 10_000
 
 
@@ -99,6 +102,18 @@ class Records:
             return msgspec.json.decode(zlib.decompress(data), type=dict[str, str])
         except (zlib.error, msgspec.MsgspecError):
             return {}
+
+    def save_attempt(self, record: Record) -> None:
+        """Keep what went into the key of a step that gave nothing to record, to explain why it ran."""
+        self._metadata.put(ATTEMPTS, f"{record.build}/{record.key}", msgspec.json.encode(record))
+
+    def attempts(self, build: str = "") -> list[Record]:
+        """Those of a build, or all; what cannot be read is left out."""
+        found = []
+        for _, data in self._metadata.items(ATTEMPTS, f"{build}/" if build else ""):
+            with suppress(msgspec.MsgspecError):
+                found.append(msgspec.json.decode(data, type=Record))
+        return found
 
     def forget(self, key: str) -> None:
         """Drop the record of a key; no error if there is none."""

@@ -140,7 +140,7 @@ def decode(data: bytes, key: str) -> PortableRecord:
     for number, layer in enumerate(record.layers):
         _check_layer(layer, number, key)
     for result in record.results:
-        _require(_rising(result, len(record.layers)), key, "a result names layers that it does not have")
+        _require(_within(result, len(record.layers)), key, "a result names layers that it does not have")
     return record
 
 
@@ -180,7 +180,7 @@ def layer_ids(record: PortableRecord) -> list[str]:
 
 def _check_layer(layer: PortableLayer, number: int, key: str) -> None:
     _require(is_digest(layer.diff_id), key, "a diffID is malformed")
-    _require(_rising(layer.parents, number), key, "a layer stands on layers that do not come before it")
+    _require(_within(layer.parents, number), key, "a layer stands on layers that do not come before it")
     if layer.base:
         _require(is_digest(layer.base) and layer.blob is None, key, "a base layer is malformed")
         return
@@ -198,7 +198,7 @@ def _check_blob(blob: Descriptor, key: str) -> None:
     _require(not (blob.urls or blob.annotations or blob.platform), key, "a blob is to be had elsewhere")
 
 
-def _rising(numbers: tuple[int, ...], limit: int) -> bool:
+def _within(numbers: tuple[int, ...], limit: int) -> bool:
     return len(numbers) <= _LAYERS and all(0 <= number < limit for number in numbers)
 
 

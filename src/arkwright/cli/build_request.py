@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from arkwright.build.request import BuildRequest, BuildTarget
 from arkwright.cache.remote_options import RemoteSpec, parse_cache_from, parse_cache_to
 from arkwright.cli import values
-from arkwright.cli.attest_options import provenance_wanted
+from arkwright.cli.attest_options import attest_wanted, provenance_wanted
 from arkwright.cli.build_options import ENTITLEMENTS
 from arkwright.cli.limits import step_limits
 from arkwright.cli.targets import targets
 from arkwright.cli.weights import step_weights
 from arkwright.diagnostics.errors import UsageError
+from arkwright.layer.stamps import Rule
 
 _EXPORT_TIMEOUT_S = 300.0
 _INLINE = "BUILDKIT_INLINE_CACHE"
@@ -39,7 +41,7 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
         target=alone.target,
         targets=found if len(found) > 1 else (),
         build_args=build_args,
-        named_contexts=_contexts(options["build_context"]),
+        named_contexts=named_contexts(options["build_context"]),
         platforms=values.platforms(options["platform"]),
         outputs=alone.outputs,
         labels=values.pairs("--label", options["label"]),
@@ -64,8 +66,14 @@ def build_request(context: str, options: Mapping[str, Any]) -> BuildRequest:
         cache_export_timeout_s=_timeout_s(options["cache_export_timeout"]),
         provenance=provenance.mode,
         builder_id=provenance.builder_id,
+        attest=attest_wanted(options),
         scrub=options["scrub"],
         epoch=options["epoch"],
+        hermetic=_hermetic(options),
+        policies=policies(options["policy"]),
+        lock=_lock(options),
+        lock_file=options["lock_file"] or "",
+        timestamps=_rule(options["timestamps"], options["cache_to"], build_args),
     )
 
 
@@ -80,6 +88,36 @@ def cache_to(texts: tuple[str, ...], build_args: Mapping[str, str]) -> tuple[Rem
 
         inline = ("type=inline",) if control_switch(build_args, _INLINE) else ()
     return tuple(map(parse_cache_to, dict.fromkeys((*texts, *inline))))
+
+
+def _hermetic(options: Mapping[str, Any]) -> bool:
+    if options["hermetic"] and options["network"] == "host":
+        raise UsageError.of("conflicting-options", "a hermetic build has no step with the host's network")
+    return bool(options["hermetic"])
+
+
+def policies(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Policies that were named, and that of the environment."""
+    inherited = os.environ.get("ARKWRIGHT_POLICY", "")
+    return (*((inherited,) if inherited else ()), *paths)
+
+
+def _lock(options: Mapping[str, Any]) -> Literal["use", "must", "ignore"]:
+    if options["no_lock"]:
+        if options["locked"] or options["lock_file"]:
+            raise UsageError.of("conflicting-options", "--no-lock does not go with --locked and --lock-file")
+        return "ignore"
+    return "must" if options["locked"] else "use"
+
+
+def _rule(rule: Rule, texts: tuple[str, ...], build_args: Mapping[str, str]) -> Rule:
+    """Layers that leave with other times than they were made with are not what a record says."""
+    if rule == "source" and any(spec.type == "inline" for spec in cache_to(texts, build_args)):
+        raise UsageError.of(
+            "conflicting-options", "an inline cache does not go with --timestamps=source",
+            hint="publish the cache apart: --cache-to type=registry,ref=NAME",
+        )  # fmt: skip
+    return rule
 
 
 def _timeout_s(text: str | None) -> float:
@@ -103,7 +141,8 @@ def _entitlements(texts: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-def _contexts(texts: tuple[str, ...]) -> dict[str, str]:
+def named_contexts(texts: tuple[str, ...]) -> dict[str, str]:
+    """`--build-context`, by lower-cased name. Raises `UsageError`."""
     found: dict[str, str] = {}
     for text in texts:
         name, value = values.pair("--build-context", text)

@@ -8,13 +8,11 @@ import sys
 import click
 import msgspec
 
-from arkwright.cli.images import open_store
+from arkwright.cli.images import compression_option, epoch_option, open_store, platform_option
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
 from arkwright.diagnostics.errors import UsageError, UserError
 from arkwright.oci.descriptor import Descriptor
-
-_LIMIT = 512 << 20  # bytes
 
 
 @click.command(
@@ -31,7 +29,7 @@ Examples:
 )
 @click.argument("image")
 @click.argument("directory", metavar="DIR")
-@click.option("--platform", metavar="OS/ARCH", help="Choose one platform of an index.")
+@platform_option
 @switch(
     "--rootless",
     "single",
@@ -82,21 +80,8 @@ Examples:
 )
 @click.option("--author", metavar="TEXT", default="", help="The author in the history.")
 @click.option("--comment", metavar="TEXT", default="", help="The comment in the history.")
-@click.option(
-    "--compression",
-    type=click.Choice(("gzip", "zstd", "none")),
-    default="gzip",
-    help="Of the new layer. [default: gzip]",
-)
-@click.option(
-    "--source-date-epoch",
-    "--timestamp",
-    "epoch",
-    type=click.IntRange(0, 2**33),
-    metavar="SECONDS",
-    envvar="SOURCE_DATE_EPOCH",
-    help="The image's creation time. [default: $SOURCE_DATE_EPOCH, else 2000-01-01]",
-)
+@compression_option
+@epoch_option
 @switch(
     "--refresh-bundle",
     "refresh",
@@ -202,7 +187,7 @@ Examples:
     help="Check DIR against a manifest instead; exit status 1 when it differs.",
 )
 @switch("--json", "as_json", help="Print differences as JSON.")
-@click.option("--platform", metavar="OS/ARCH", help="Choose one platform of an index.")
+@platform_option
 @tls_option()
 @root_option
 @click.pass_obj
@@ -243,16 +228,17 @@ def _out(text: str) -> None:
 
 
 def _verify(path: str, manifest_path: str, *, as_json: bool) -> int:
-    from arkwright.images.mtree import TreeReader, read_mtree, verify
+    from arkwright.images.mtree import TreeReader, verify
+    from arkwright.images.mtree_read import read_mtree
     from arkwright.layer.rooted import Root
 
     try:
         with open(manifest_path, "rb") as file:
-            expected = read_mtree(file.read(_LIMIT + 1))
+            manifest = read_mtree(file)
     except OSError as error:
         raise UserError.of("invalid-mtree", f"cannot read {manifest_path}: {error.strerror}") from error
-    with Root(path, widen=False) as root, TreeReader(root) as reader:
-        found = sorted(verify(expected, reader), key=lambda one: one.path)
+    with manifest as expected, Root(path, widen=False) as root, TreeReader(root) as reader:
+        found = list(verify(expected, reader))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:

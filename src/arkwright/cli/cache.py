@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 import msgspec
 
+from arkwright.cli.columns import columns
 from arkwright.cli.images import print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, Commands, root_option, switch
@@ -253,13 +254,6 @@ def cache() -> None:
 
 
 cache.add_command(prune)
-
-
-def columns(rows: list[tuple[str, ...]]) -> str:
-    """Rows of equal length as aligned lines."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "".join(line.rstrip() + "\n" for line in lines)
 
 
 def age_text(seconds: float) -> str:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from arkwright.cli.images import PLACE_HELP, exclusive, platform_option, store_and_access, tell_image, wanted
+from arkwright.cli.images import (
+    PLACE_HELP,
+    compression_option,
+    epoch_option,
+    exclusive,
+    platform_option,
+    store_and_access,
+    tell_image,
+    wanted,
+)
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.looking import shown_text
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
@@ -30,12 +39,6 @@ PLACES = (
     f"{PLACE_HELP} It stays as it is: a new image is made, for every platform that it has, and its digest "
     "printed."
 )
-COMPRESSION = click.option(
-    "--compression",
-    type=click.Choice(("gzip", "zstd", "none")),
-    default="gzip",
-    help="How to pack the new layer.",
-)
 
 
 def output_options(command: Decorated) -> Decorated:
@@ -51,15 +54,7 @@ def output_options(command: Decorated) -> Decorated:
                 help="A name for the new image, or a place such as docker://NAME or oci:DIR:TAG to put it; may be repeated. Without, it is in the local store by its digest only.",
             ),
             platform_option,
-            click.option(
-                "--source-date-epoch",
-                "--timestamp",
-                "epoch",
-                type=click.IntRange(0, 2**33),
-                metavar="SECONDS",
-                envvar="SOURCE_DATE_EPOCH",
-                help="The time in config and history. [default: $SOURCE_DATE_EPOCH, else 2000-01-01]",
-            ),
+            epoch_option,
             switch("-q", "--quiet", help="Print the digest only."),
             tls_option(),
             root_option,
@@ -211,7 +206,7 @@ directory's files are root's unless --owner says otherwise. Whiteouts (.wh.NAME)
 )
 @switch("--verbatim", help="Keep the bytes of a tar (gzip, zstd or plain), once every entry could be read.")
 @click.option("--comment", default="", help="A comment in the history.")
-@COMPRESSION
+@compression_option
 @output_options
 @click.pass_obj
 def append(
@@ -297,7 +292,7 @@ The history keeps its entries, without layers, and gets one for the new layer; `
 @click.option(
     "--since", "base", metavar="BASE", help="Keep the layers of this image, which must be the first ones."
 )
-@COMPRESSION
+@compression_option
 @output_options
 @click.pass_obj
 def squash(
@@ -332,7 +327,7 @@ def squash(
     epilog="\b\nExample:\n  arkwright flatten app -t docker://registry.example/app:flat\n",
 )
 @click.argument("image")
-@COMPRESSION
+@compression_option
 @output_options
 @click.pass_obj
 def flatten(invocation: Invocation, /, image: str, compression: Codec, **options: Any) -> None:

@@ -15,6 +15,7 @@ from arkwright.build.means import open_means
 from arkwright.build.request import BuildRequest
 from arkwright.build.session import SessionInputs
 from arkwright.cli.calls import Call
+from arkwright.cli.columns import columns
 from arkwright.cli.invocation import wants_color
 from arkwright.diagnostics.cells import escape
 from arkwright.diagnostics.errors import Diagnostic
@@ -250,11 +251,7 @@ def outline_text(outline: Outline) -> str:
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, *(tuple(escape(cell).replace("\n", " ") for cell in row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return columns(lines).removesuffix("\n")
 
 
 def _json(value: object) -> str:

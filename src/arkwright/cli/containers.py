@@ -10,6 +10,8 @@ import click
 import msgspec
 
 from arkwright.cli.build_options import PROGRESS
+from arkwright.cli.columns import columns
+from arkwright.cli.images import compression_option, epoch_option, platform_option
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
 from arkwright.diagnostics.errors import StepFailed, UsageError
@@ -40,7 +42,7 @@ Examples:
     "--name", metavar="NAME", default="", help="The container's name. [default: IMAGE-working-container]"
 )
 @switch("--pull", help="Ask the registry even when the store has the image.")
-@click.option("--platform", metavar="OS/ARCH", help="Choose one platform of an index.")
+@platform_option
 @tls_option()
 @root_option
 @click.pass_obj
@@ -111,10 +113,7 @@ def containers(
         )
         for one in rows
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    click.echo(columns(lines), nl=False)
 
 
 def _time(nanoseconds: int) -> str:
@@ -139,17 +138,8 @@ Examples:
 @switch("--rm", help="Remove the container when the image is made.")
 @switch("-q", "--quiet", help="Print the image's digest and nothing else.")
 @click.option("--iidfile", metavar="FILE", help="Write the image's digest to a file.")
-@click.option(
-    "--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS",
-    envvar="SOURCE_DATE_EPOCH",
-    help="The image's creation time. [default: $SOURCE_DATE_EPOCH, else 2000-01-01]",
-)  # fmt: skip
-@click.option(
-    "--compression",
-    type=click.Choice(("gzip", "zstd", "none")),
-    default="gzip",
-    help="Of new layers. [default: gzip]",
-)
+@epoch_option
+@compression_option
 @click.option("--annotation", multiple=True, metavar="NAME=VALUE", help="Add an annotation to the manifest.")
 @click.option("--isolation", default="auto", hidden=True)
 @click.option(

@@ -38,10 +38,11 @@ A place is one of
 # Their text has the transport in it.
 _WHOLE = frozenset({"store", "oci", "oci-archive", "docker-archive", "dir"})
 _SLASHES = {"docker": "//"}
+_CONVERSION = ("preserve_digests", "referrers", "form", "codec")
 
 
 def conversion_options(command: Any) -> Any:
-    """What may become of an image on its way."""
+    """What may become of an image on its way; as fields of `CopyOptions`."""
     command = click.option(
         "--dest-compress",
         "--dest-compress-format",
@@ -57,7 +58,7 @@ def conversion_options(command: Any) -> Any:
     )(command)
     command = switch(
         "--referrers",
-        help="Copy what refers to the image too (signatures, SBOMs), from registry to registry.",
+        help="Copy what is attached to the image too (referrers, cosign's tags), from registry to registry.",
     )(command)
     return switch("--preserve-digests", help="Fail where a destination would change the digest.")(command)
 
@@ -99,30 +100,20 @@ def copy(
     destinations: tuple[str, ...],
     platform: str | None,
     every: bool,
-    preserve_digests: bool,
-    referrers: bool,
-    form: Any,
-    codec: Any,
     quiet: bool,
     tls_verify: bool | None,
     root_path: str | None,
-    **of_files: Any,
+    **more: Any,
 ) -> None:
-    if copied_files(invocation, root_path, source, destinations, of_files):
+    conversion = {name: more.pop(name) for name in _CONVERSION}
+    if copied_files(invocation, root_path, source, destinations, more):
         return
     from arkwright.images.places import parse_place
     from arkwright.images.transfer import Copying, CopyOptions
 
     if platform and every:
         raise exclusive("--platform", "--all")
-    options = CopyOptions(
-        platform=wanted(platform),
-        every=every,
-        form=form,
-        codec=codec,
-        preserve_digests=preserve_digests,
-        referrers=referrers,
-    )
+    options = CopyOptions(platform=wanted(platform), every=every, **conversion)
     targets = [parse_place(text) for text in destinations]
     with store_and_access(invocation, root_path, tls_verify) as (store, access):
         copying = Copying(store, parse_place(source), options, access=access)
@@ -187,13 +178,10 @@ def sync(
     list_path: str,
     dry_run: bool,
     platform: str | None,
-    preserve_digests: bool,
-    referrers: bool,
-    form: Any,
-    codec: Any,
     quiet: bool,
     tls_verify: bool | None,
     root_path: str | None,
+    **conversion: Any,
 ) -> None:
     from arkwright.images.fetch import opened
     from arkwright.images.pairs import LIST_LIMIT, parse_pairs
@@ -206,13 +194,7 @@ def sync(
             for target in pair.targets:
                 click.echo(f"{spelled(pair.source)} {spelled(target)}")
         return
-    options = CopyOptions(
-        platform=wanted(platform),
-        form=form,
-        codec=codec,
-        preserve_digests=preserve_digests,
-        referrers=referrers,
-    )
+    options = CopyOptions(platform=wanted(platform), **conversion)
     with store_and_access(invocation, root_path, tls_verify) as (store, access):
         failures = _sync(store, access, pairs, options, quiet=quiet)
     if failures:

@@ -111,9 +111,11 @@ def _reason(step: Explained) -> str:
     if step.reason == "fields-changed":
         return f"the nearest record is{near} by {source}, {since}; it differs in:"
     if step.reason == "not-asked":
+        if not step.recorded_at:
+            return "the cache was not to be used for it (--no-cache)"
         return f"{source} recorded the same, {since}, but the cache was not asked or its layers were gone"
     if step.reason == "not-recorded":
-        return "it left no record: it failed, what it read changed meanwhile, or a clean-up removed it"
+        return "no record of it is left: it was interrupted, or a clean-up removed it"
     return "no earlier record of such a step"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from arkwright.cli.archives import named_images
+from arkwright.cli.cache import duration_s
 from arkwright.cli.images import PLACE_HELP, from_elsewhere, store_and_access, tell_image
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
@@ -37,6 +38,13 @@ Examples:
 @click.argument("images", metavar="IMAGE...", nargs=-1)
 @switch("-a", "--all", "every", help="All names of the store.")
 @switch("--prune", help="Delete blobs that no name of the layout leads to any more.")
+@click.option(
+    "--grace",
+    metavar="DURATION",
+    default="1h",
+    show_default=True,
+    help="With --prune: keep blobs that came within this time, for which another tool may write a name yet.",
+)
 @switch("-q", "--quiet", help="Print digests only.")
 @tls_option()
 @root_option
@@ -48,6 +56,7 @@ def export(
     images: tuple[str, ...],
     every: bool,
     prune: bool,
+    grace: str,
     quiet: bool,
     tls_verify: bool | None,
     root_path: str | None,
@@ -57,6 +66,7 @@ def export(
 
     if every == bool(images):
         raise UsageError.of("invalid-usage", "name images, or give --all for all of them")
+    grace_s = duration_s("--grace", grace)
     adds = from_elsewhere(*images)
     with store_and_access(invocation, root_path, tls_verify, adds=adds) as (store, access):
         pairs: list[tuple[Descriptor, tuple[str, ...]]]
@@ -72,7 +82,7 @@ def export(
     if prune:
         from arkwright.images.archives import prune_layout
 
-        gone = prune_layout(path)
+        gone = prune_layout(path, grace_s=grace_s)
     if not quiet:
         pruned = f", {gone} deleted" if prune else ""
         click.echo(f"{count} blobs written{pruned}", err=True)

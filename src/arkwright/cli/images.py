@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from arkwright.cli.columns import columns
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch
 from arkwright.diagnostics.errors import UsageError, UserError
@@ -97,6 +98,23 @@ def platform_option(command: Any) -> Any:
     return click.option("--platform", metavar="OS/ARCH", help="Choose one platform of an index.")(command)
 
 
+def epoch_option(command: Any) -> Any:
+    """`--source-date-epoch` for commands that write a config."""
+    return click.option(
+        "--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS",
+        envvar="SOURCE_DATE_EPOCH",
+        help="The time in config and history. [default: $SOURCE_DATE_EPOCH, else 2000-01-01]",
+    )(command)  # fmt: skip
+
+
+def compression_option(command: Any) -> Any:
+    """`--compression` for commands that make layers."""
+    return click.option(
+        "--compression", type=click.Choice(("gzip", "zstd", "none")), default="gzip",
+        help="How to pack new layers. [default: gzip]",
+    )(command)  # fmt: skip
+
+
 @click.command(
     "images",
     cls=Arguments,
@@ -168,11 +186,7 @@ def table(found: list[LocalImage], *, digests: bool) -> str:
         digest = image.digest if digests else image.digest[:19]
         familiar = parse_reference(image.name).familiar()
         rows.append((familiar, digest, bytes_text(image.size), shown_text(image.created[:19]) or "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
-        for row in rows
-    )
+    return columns(rows)
 
 
 def field(document: Any, path: str) -> Any:
@@ -189,7 +203,9 @@ def field(document: Any, path: str) -> Any:
             from arkwright.diagnostics.suggest import nearest
 
             names = [str(name) for name in value] if isinstance(value, dict) else []
-            near = nearest(part, names)
+            # Docker's `.Config.Env` is below an image's config, which has a `config` itself.
+            deeper = (f"{name}.{part}" for name in names if _key(value[name], part, part) is not None)
+            near = next((".".join([*parts[:position], one]) for one in deeper), None) or nearest(part, names)
             raise UserError.of(
                 "unknown-field",
                 f"there is no field {part!r}" + (f" in {'.'.join(parts[:position])}" if position else ""),

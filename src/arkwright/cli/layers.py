@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from arkwright.cli.columns import columns
 from arkwright.cli.images import PLACE_HELP, exclusive, print_json, wanted
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.looking import json_options, look_options, looking, plain_text, shown_text, trouble
@@ -92,13 +93,7 @@ def _print_layers(found: Efficiency, *, wasted: bool) -> None:
                 step if len(step) <= _STEP_CELLS else step[: _STEP_CELLS - 1] + "…",
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads) - 1)]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
+    click.echo(columns(rows, right=range(1, len(heads) - 1)), nl=False)
 
 
 def _print_waste(found: Efficiency) -> None:

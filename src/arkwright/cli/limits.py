@@ -32,11 +32,20 @@ def step_limits(options: Mapping[str, Any]) -> StepLimits:
         pids=max(options["pids_limit"] or 0, 0),
         timeout_s=duration_s("--step-timeout", timeout) if timeout else 0.0,
         max_output=size("--max-output", options["max_output"]) if options["max_output"] else 0,
+        cgroup_parent=_cgroup_parent(options["cgroup_parent"] or ""),
         whole=_whole(options),
     )
 
 
+def _cgroup_parent(text: str) -> str:
+    if ".." in text.split("/") or "\0" in text or text.strip("/") != text.lstrip("/").rstrip("/"):
+        invalid("--cgroup-parent", text, "not a path of a control group")
+    return text.rstrip("/") or ("/" if text else "")
+
+
 def _whole(options: Mapping[str, Any]) -> StepLimits | None:
+    from arkwright.cli.cache import duration_s
+
     text = str(options.get("build_memory") or "")
     cpus, pids = options.get("build_cpus") or 0.0, options.get("build_pids_limit") or 0
     memory = size("--build-memory", text) if text else 0
@@ -44,8 +53,13 @@ def _whole(options: Mapping[str, Any]) -> StepLimits | None:
         invalid("--build-memory", text, "the least is 6m")
     if cpus < 0:
         invalid("--build-cpus", str(cpus), "not a number of CPUs")
+    timeout, output = options.get("build_timeout"), options.get("build_max_output")
     found = StepLimits(
-        memory=memory, cpu_quota=max(int(cpus * _PERIOD), _LEAST_QUOTA) if cpus else 0, pids=pids
+        memory=memory,
+        cpu_quota=max(int(cpus * _PERIOD), _LEAST_QUOTA) if cpus else 0,
+        pids=pids,
+        timeout_s=duration_s("--build-timeout", timeout) if timeout else 0.0,
+        max_output=size("--build-max-output", output) if output else 0,
     )
     return found if found != StepLimits() else None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from arkwright.cli.columns import columns
 from arkwright.cli.images import PLACE_HELP, print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.looking import json_options, look_options, looking, plain_text, shown_text
@@ -133,7 +134,7 @@ def ls(
     if as_json or form:
         print_json([_document(whole, one, digests) for _, whole, one in found], form)
     elif long:
-        _print_table([_row(name, one) for name, _, one in found])
+        click.echo(columns([_row(name, one) for name, _, one in found], right=range(1, 5), gap=" "), nl=False)
     else:
         for name, *_ in found:
             click.echo(shown_text(name))
@@ -194,16 +195,6 @@ def _time(time_ns: int) -> str:
 
 def _target(node: Node) -> str:
     return f" -> {shown_text(node.link)}" if node.type == "symlink" else ""
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(5)]
-    for mode, links, uid, gid, amount, time, name in rows:
-        columns = (
-            mode, links.rjust(widths[1]), uid.rjust(widths[2]), gid.rjust(widths[3]), amount.rjust(widths[4]),
-            time, name,
-        )  # fmt: skip
-        click.echo(" ".join(columns))
 
 
 @click.command(

@@ -35,12 +35,9 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 PENDING = (
-    Pending(("--sbom",), "`arkwright sbom` makes one of an image", "true", _OFF),
     Pending(("--squash",), "the image toolbox will fill it", "true", _OFF),
     Pending(("--cpuset-mems",), _LIMITS),
-    Pending(("--cgroup-parent",), _LIMITS),
     Pending(("--security-opt",), "the isolation tiers will fill it"),
-    Pending(("--policy",), "policies on inputs will fill it"),
     Pending(("--builder",), "the service will fill it; there is no daemon to choose", None, ("", "default")),
     Pending(("--detach",), "the service will fill it", "true", _OFF),
     Pending(("--server-config",), "the service will fill it"),

@@ -75,7 +75,7 @@ class PlainProgress:
             case types.Failed():
                 step = self._board.step(event.vertex)
                 self._lines(step, step.last_lines(), event.mono)
-                self._end(step, "CANCELED" if event.cancelled else f"ERROR: {escape(event.message)}")
+                self._end(step, "CANCELED" if event.cancelled else _failed(event.message))
             case types.Warning():
                 self._gap()
                 self._write(render([event.diagnostic], color=self._color).removesuffix("\n"))
@@ -117,3 +117,7 @@ class PlainProgress:
         if not self._spaced:
             self._out.write("\n")
             self._spaced = True
+
+
+def _failed(message: str) -> str:
+    return f"ERROR: {escape(message)}" if message else "ERROR"

@@ -6,10 +6,8 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,10 +20,10 @@ from arkwright.diagnostics.errors import UsageError
 if TYPE_CHECKING:
     from arkwright.registry.server.depot import Depot
     from arkwright.registry.server.listener import Served, Server
+    from arkwright.registry.server.room import Room
 
 _DEFAULT = "127.0.0.1:5000"
 _LISTEN = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]*)):(\d{1,5})")
-_QUOTA_LOOK_S = 5.0
 
 
 @click.group(
@@ -160,28 +158,26 @@ def _check_exposure(host: str, *, auth: bool, tls: bool) -> None:
     )
 
 
-def _room(depot: Depot, root: str) -> Callable[[], bool]:
-    """Whether the store is below its quota; looked at every few seconds at most."""
+def _room(depot: Depot, root: str) -> Room:
+    """What the store's quota leaves."""
     from arkwright.cache.meter import Meter
     from arkwright.cache.settings import read_limits
+    from arkwright.registry.server.room import Room
 
-    meter, lock = Meter(root), threading.Lock()
-    looked_s, room = -_QUOTA_LOOK_S, True
+    meter, used = Meter(root), 0
 
-    def has_room() -> bool:
-        nonlocal looked_s, room
-        with lock:
-            if time.monotonic() - looked_s < _QUOTA_LOOK_S:
-                return room
-            with depot.store() as store:
-                quota = read_limits(store.metadata).quota
-            # Files come and go meanwhile; the next look will tell.
-            with suppress(OSError):
-                room = quota < 0 or meter.measure() <= quota
-            looked_s = time.monotonic()
-            return room
+    def quota() -> int:
+        with depot.store() as store:
+            return read_limits(store.metadata).quota
 
-    return has_room
+    def measure() -> int:
+        nonlocal used
+        # Files come and go meanwhile; the next look will tell.
+        with suppress(OSError):
+            used = meter.measure()
+        return used
+
+    return Room(quota, measure)
 
 
 def _announce(server: Server, port_file: str | None, ready_fd: int | None) -> None:

@@ -19,6 +19,7 @@ class Entry(msgspec.Struct, frozen=True):
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Build": {
         "build": Entry("build", "build", "Build an image from a Dockerfile."),
+        "lock": Entry("lock", "lock", "Pin what a Dockerfile takes from elsewhere, in a lock file."),
         "bootstrap": Entry("bootstrap", "bootstrap", "Make a base image from a distribution's packages."),
         "run": Entry("run", "run", "Run a command in an image, to try it out."),
         "debug": Entry("run", "debug", "Open a shell where a step of a build failed."),
@@ -75,6 +76,12 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Evidence": {
         "sbom": Entry("sbom", "sbom", "List the packages that an image is made of."),
         "provenance": Entry("provenance", "provenance", "Say how an image was made, from what."),
+        "verify": Entry("verify", "verify", "Build an image again from its record, and compare."),
+        "check-reproducible": Entry(
+            "verify", "check_reproducible", "Build twice in different worlds, and say what differs."
+        ),
+        "export-record": Entry("record", "export_record", "Write what others need to verify a build."),
+        "policy": Entry("policy", "policy", "Check rules for what may enter builds."),
         "key": Entry("evidence", "key", "Make keys to sign with."),
         "sign": Entry("evidence", "sign", "Sign an image with a key."),
         "verify-signature": Entry("evidence", "verify_signature", "Check the signatures of an image."),

@@ -39,7 +39,8 @@ def shown(title: str, *, quiet: bool) -> Iterator[BlobProgress]:
         yield progress
         stream.emit(Finished(vertex=title))
     except BaseException as error:
-        stream.emit(Failed(vertex=title, message=str(error), cancelled=not isinstance(error, Exception)))
+        # The command tells the error itself, once, at its end.
+        stream.emit(Failed(vertex=title, message="", cancelled=not isinstance(error, Exception)))
         raise
     finally:
         view.finish()

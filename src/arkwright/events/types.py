@@ -61,11 +61,12 @@ class Declared(Event, frozen=True, kw_only=True, tag="declared"):
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
     """Work on the vertex began. `tier` names the isolation when the vertex runs a command; `key` is
-    the cache key (`sha256:…`) that had no record."""
+    the cache key (`sha256:…`) that had no record; `asked` whether the cache was looked at for it."""
 
     vertex: str
     tier: str = ""
     key: str = ""
+    asked: bool = True
 
 
 class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):

@@ -6,6 +6,7 @@ from arkwright.exporters.base import AssembledImage, BuiltImage, ExportReport, O
 from arkwright.exporters.means import WithMeans
 from arkwright.exporters.outputs import flag, names_of
 from arkwright.images.archives import Format, save
+from arkwright.oci.descriptor import Descriptor
 
 
 class OciExporter(WithMeans):
@@ -22,7 +23,10 @@ class OciExporter(WithMeans):
         assert image is not None, "made before the exporters of images run"
         names = names_of(output, names)
         form: Format = "oci-archive" if flag(output, "tar", True) else "oci-layout"
-        save(self._means.store.content, [(image.root, names)], output.dest, form)
+        images: list[tuple[Descriptor, tuple[str, ...]]] = [(image.root, names)]
+        if flag(output, "referrers", False):
+            images += [(artifact, ()) for artifact in image.referrers]
+        save(self._means.store.content, images, output.dest, form)
         return ExportReport(type="oci", destination=output.dest, digest=image.root.digest, names=names)
 
 

@@ -27,10 +27,12 @@ class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
 
 class AssembledImage(msgspec.Struct, frozen=True, kw_only=True):
     """An image whose every blob is in the content store. `manifest` is what `root` leads to for
-    one platform; `root` is the index of a multi-platform build, else the manifest itself."""
+    one platform; `root` is the index of a multi-platform build, else the manifest itself. `referrers` are
+    artifacts of the content store that refer to them."""
 
     root: Descriptor
     manifests: tuple[Descriptor, ...]
+    referrers: tuple[Descriptor, ...] = ()
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,7 +74,7 @@ class TarExporter(WithMeans):
                 "invalid-output-attribute", "a tar of several platforms cannot have platform-split=false"
             )
         with open_destination(output.dest) as sink:
-            write_tar(self._changes(built, split), sink)
+            write_tar(self._changes(built, split), sink, stamp=self._means.stamps.of)
         return ExportReport(type="tar", destination=output.dest)
 
     def _changes(self, built: tuple[BuiltImage, ...], split: bool) -> Iterator[Change]:

@@ -33,6 +33,7 @@ _OCI_NAMES = {
 }
 
 Fetch = Callable[[str], None]
+Restamp = Callable[[str, Descriptor, Profile], tuple[str, Descriptor]]
 
 
 def missing_layers(
@@ -57,6 +58,7 @@ def assemble(
     force_index: bool = False,
     fetch: Fetch | None = None,
     blobs: LayerBlobs | None = None,
+    restamp: Restamp | None = None,
 ) -> AssembledImage:
     """Make every blob of the image present in `content`, and return what leads to them.
 
@@ -64,7 +66,8 @@ def assemble(
     the config's `created` and that of history entries without one. `annotations` are as `--annotation`
     takes them (see `split_annotations`). `snapshotter` may be None when `missing_layers` is empty;
     `fetch(layer_id)` brings a base layer's blob that is not here yet. `blobs` stands in their place
-    when others make blobs of the same layers at the same time.
+    when others make blobs of the same layers at the same time. `restamp(diff_id, blob, profile)` gives
+    a layer of ours the times that it leaves with.
 
     Raises `UserError` `missing-blob`, `invalid-annotation`, `index-annotation`.
     """
@@ -80,7 +83,9 @@ def assemble(
 
     def blob(layer_id: str) -> tuple[str, Descriptor]:
         diff_id, found = made.get(layer_id, profile)
-        return diff_id, _as_oci(found) if SOURCE_BLOB in _record(layers, layer_id).blobs else found
+        if SOURCE_BLOB in _record(layers, layer_id).blobs:
+            return diff_id, _as_oci(found)
+        return (diff_id, found) if restamp is None else restamp(diff_id, found, profile)
 
     manifests = []
     for image in built:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from arkwright.layer.stamps import Stamps
 from arkwright.store.store import Store
 
 View = Callable[[Sequence[str]], AbstractContextManager[str]]
@@ -20,12 +21,13 @@ class ReportProgress(Protocol):
 
 class ExportMeans(NamedTuple):
     """`view` is None outside the worker. `keep_owner`: files of a local tree get the owners that
-    the image gives them (only for real root). `tls_verify` None means as configured."""
+    the image gives them (only for real root). `stamps` is the rule for times in tars. `tls_verify` None means as configured."""
 
     store: Store
     view: View | None = None
     keep_owner: bool = False
     tls_verify: bool | None = None
+    stamps: Stamps = Stamps()
     progress: ReportProgress | None = None
 
 

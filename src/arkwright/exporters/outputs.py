@@ -2,7 +2,7 @@
 
 image     a name in the local store           name, push, compression, annotations …
 registry  a push                              as image
-oci       an OCI layout, as tar or directory  dest, tar, name, compression, annotations …
+oci       an OCI layout, as tar or directory  dest, tar, referrers, name, compression, annotations …
 docker    an archive for `docker load`; without dest straight into docker or podman
 local     a directory of files                dest, platform-split
 tar       the same as one tar                 dest, platform-split
@@ -19,7 +19,7 @@ _IMAGE = ("name", "compression", "oci-mediatypes", "rewrite-timestamp")
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "image": (*_IMAGE, "push"),
     "registry": (*_IMAGE, "push", "registry.insecure"),
-    "oci": (*_IMAGE, "tar"),
+    "oci": (*_IMAGE, "tar", "referrers"),
     "docker": _IMAGE,
     "local": ("platform-split",),
     "tar": ("platform-split",),
@@ -171,7 +171,7 @@ def _check_value(kind: str, name: str, value: str) -> None:
             f"--output type={kind}: {name}=false is not possible: images have OCI media types and "
             "constant file times",
         )
-    if name in ("tar", "push", "platform-split", "registry.insecure", *_ALWAYS_TRUE):
+    if name in ("tar", "referrers", "push", "platform-split", "registry.insecure", *_ALWAYS_TRUE):
         flag(Output(type=kind, attrs={name: value}), name, True)
 
 

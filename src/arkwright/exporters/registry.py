@@ -65,3 +65,17 @@ def push(means: ExportMeans, output: Output, image: AssembledImage, names: tuple
     tls_verify = False if flag(output, "registry.insecure", False) else means.tls_verify
     for name in names:
         push_image(image.root, parse_reference(name), means.store.content, tls_verify=tls_verify)
+        if image.referrers:
+            _attach(means, image, name, tls_verify)
+
+
+def _attach(means: ExportMeans, image: AssembledImage, name: str, tls_verify: bool | None) -> None:
+    """Have the registry list what refers to the image."""
+    from arkwright.registry.access import Access
+    from arkwright.registry.client import open_registries
+    from arkwright.registry.referrers import attach
+
+    with Access(tls_verify=tls_verify) as access:
+        registry = open_registries(access, parse_reference(name), push=True)[0]
+        for artifact in image.referrers:
+            attach(registry, artifact, means.store.content)

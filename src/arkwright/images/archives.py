@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -37,6 +38,7 @@ Format = Literal["oci-archive", "docker-archive", "oci-layout"]
 Images = Iterable[tuple[Descriptor, tuple[str, ...]]]
 Sink = Callable[[bytes], object]
 
+GRACE_S = 3600.0
 IMAGE_NAME = "io.containerd.image.name"
 _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -129,25 +131,54 @@ def add_to_layout(
     return count
 
 
-def prune_layout(path: str) -> int:
+def prune_layout(path: str, *, grace_s: float = GRACE_S) -> int:
     """Delete the blobs of an OCI layout that its index does not lead to, and what killed writers left;
-    returns how many files. Raises `UserError` `not-an-oci-layout`, `output-not-writable`, and what a
-    damaged document raises, before anything is deleted."""
+    returns how many files.
+
+    Other tools write blobs first and the index last, and know no lock of ours: what came within the
+    last `grace_s` seconds, by the clock of the file system, stays. Raises `UserError` `not-an-oci-layout`,
+    `output-not-writable`, and what a damaged document raises, before anything is deleted.
+    """
     layout = Layout.open(path)
     gone = 0
     try:
         with _alone_in(path):
-            needed = reachable(LayoutFolder(layout), layout.index().manifests)
-            kept = {layout.blob_path(digest) for digest in needed}
-            for directory_path, _, names in os.walk(os.path.join(path, "blobs")):
-                for name in names:
-                    blob_path = os.path.join(directory_path, name)
-                    if blob_path not in kept:
-                        os.unlink(blob_path)
-                        gone += 1
+            before = _clock_of(path) - grace_s
+            unneeded = list(_unneeded(layout, before))
+            # Who wrote while we looked: the index that is there now counts.
+            kept = _needed(layout)
+            for blob_path in unneeded:
+                if blob_path not in kept:
+                    os.unlink(blob_path)
+                    gone += 1
     except OSError as error:
         raise not_writable(path, error) from error
     return gone
+
+
+def _needed(layout: Layout) -> set[str]:
+    return {layout.blob_path(digest) for digest in reachable(LayoutFolder(layout), layout.index().manifests)}
+
+
+def _unneeded(layout: Layout, before_s: float) -> Iterator[str]:
+    """Files among the blobs that nothing leads to, and that have been there since before a moment."""
+    kept = _needed(layout)
+    for directory_path, _, names in os.walk(os.path.join(layout.path, "blobs")):
+        for name in names:
+            blob_path = os.path.join(directory_path, name)
+            if blob_path not in kept:
+                found = os.lstat(blob_path)
+                # Who copies with times, as rsync does, cannot set that of the inode.
+                if max(found.st_mtime, found.st_ctime) <= before_s:
+                    yield blob_path
+
+
+def _clock_of(path: str) -> float:
+    """What time it is for the file system, whose clock may be another machine's."""
+    with tempfile.TemporaryFile(dir=path) as file:
+        file.write(b"x")
+        file.flush()
+        return os.fstat(file.fileno()).st_mtime
 
 
 @contextmanager

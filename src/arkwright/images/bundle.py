@@ -11,14 +11,14 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from heapq import merge
 from typing import Any, BinaryIO
 
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.images import mtree, rootless
-from arkwright.images.mtree import Manifest, TreeReader
+from arkwright.images.mtree import TreeReader
+from arkwright.images.mtree_read import Manifest, read_mtree
 from arkwright.images.runtime_config import IdMap, runtime_config
 from arkwright.layer.apply import apply_entries
 from arkwright.layer.codec import decompress
@@ -34,6 +34,7 @@ from arkwright.oci import manifest as image_manifest
 from arkwright.oci.descriptor import Descriptor, layer_codec
 from arkwright.oci.digest import is_digest
 from arkwright.store.content import ContentStore
+from arkwright.store.space import space_needed
 
 STATE, CONFIG, ROOTFS = "umoci.json", "config.json", "rootfs"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -158,15 +159,13 @@ def read_state(bundle_fd: int) -> State:
 
 
 def repack_bundle(
-    content: ContentStore, bundle_fd: int, state: State, profile: Profile, *, history: dict[str, Any],
-    refresh: bool = False,
+    content: ContentStore, bundle_fd: int, state: State, profile: Profile, scratch_path: str, *,
+    history: dict[str, Any], refresh: bool = False,
 ) -> Repacked:  # fmt: skip
     """The image with a layer more that holds what has changed in the bundle since it was unpacked.
 
     The base must be in the store. Raises `UserError` `not-a-bundle`, `invalid-mtree`, `missing-blob`.
     """
-    data = _read(bundle_fd, _manifest_name(state.base.digest), _MANIFEST_LIMIT)
-    expected = mtree.read_mtree(data)
     count = 0
 
     def counted(changes: Iterator[Change]) -> Iterator[Change]:
@@ -175,7 +174,12 @@ def repack_bundle(
             count += 1
             yield change
 
-    with _opened(bundle_fd) as root:
+    with (
+        _file(bundle_fd, _manifest_name(state.base.digest), _MANIFEST_LIMIT) as file,
+        space_needed(scratch_path, "the manifest of the bundle"),
+        read_mtree(file, scratch_path) as expected,
+        _opened(bundle_fd) as root,
+    ):
         diff_id, layer = export_layer(
             counted(changes(root, expected, state.owners)), content, profile, mtime_ns=CONSTANT_NS
         )
@@ -205,33 +209,22 @@ def changes(root: Root, expected: Manifest, owners: Owners) -> Iterator[Change]:
 
 
 def _candidates(reader: TreeReader, expected: Manifest) -> Iterator[Candidate]:
-    """Both trees side by side, in the order of a layer; of what is gone only its top."""
-    known = sorted(expected.paths, key=_order)
-    there = (((_order(entry.path)), 0, entry.path, (entry, status)) for entry, status in reader.entries())
-    before = ((_order(path), 1, path, None) for path in known)
-    directories: set[str] = set()
-    last = None
-    for _, _, path, found in merge(there, before, key=lambda item: item[:2]):
-        if found is not None:
-            last = path
-            entry, status = found
-            if entry.type == "dir":
-                directories.add(path)
-            keywords = expected.paths.get(path)
-            same = keywords is not None and not mtree.compare(
-                keywords, reader, entry, status, xattrs=expected.xattrs
-            )
-            # The time of the root says nothing.
-            if path == "" and keywords is not None:
-                told = mtree.compare(keywords, reader, entry, status, xattrs=expected.xattrs)
-                same = not told.keys() - {"tar_time", "time"}
-            yield Candidate(entry, status, changed=not same)
-        elif path != last and path.rpartition("/")[0] in directories:
-            yield Candidate(Entry(path=path, type="whiteout"), None, changed=True)
-
-
-def _order(path: str) -> tuple[bytes, ...]:
-    return tuple(os.fsencode(part) for part in path.split("/")) if path else ()
+    """Both trees side by side; of what is gone only its top."""
+    directories: list[str] = []
+    for path, found, keywords in mtree.side_by_side(reader, expected):
+        while directories and not path.startswith(directories[-1]):
+            directories.pop()
+        if found is None:
+            parent, slash, _ = path.rpartition("/")
+            if path and directories and directories[-1] == parent + slash:
+                yield Candidate(Entry(path=path, type="whiteout"), None, changed=True)
+            continue
+        if found[0].type == "dir":
+            directories.append(f"{path}/" if path else "")
+        told = None if keywords is None else mtree.compare(keywords, reader, *found, xattrs=expected.xattrs)
+        # The time of the root says nothing.
+        same = told is not None and not told.keys() - ({"tar_time", "time"} if path == "" else set())
+        yield Candidate(*found, changed=not same)
 
 
 def _change(entry: Entry, contents: Contents, owners: Owners) -> Change:
@@ -272,16 +265,21 @@ def _opened(bundle_fd: int) -> Iterator[Root]:
 
 
 def _read(bundle_fd: int, name: str, limit: int) -> bytes:
+    with _file(bundle_fd, name, limit) as file:
+        return file.read(limit)
+
+
+def _file(bundle_fd: int, name: str, limit: int) -> BinaryIO:
     """A regular file of the bundle. Raises `UserError` `not-a-bundle`."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=bundle_fd)
     except OSError as error:
         raise _no_bundle(f"it has no readable {name}: {error.strerror}") from error
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-            raise _no_bundle(f"its {name} is no file of a bearable size")
-        return file.read(limit)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        os.close(fd)
+        raise _no_bundle(f"its {name} is no file of a bearable size")
+    return os.fdopen(fd, "rb")
 
 
 def _write_json(bundle_fd: int, name: str, document: Any) -> None:

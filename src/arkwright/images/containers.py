@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -31,18 +32,24 @@ _SUFFIX = "working-container"
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """What came out of a vertex: its cache key, its layers (lowest first; none for a context), when
-    in nanoseconds since 1970, and in which build."""
+    in nanoseconds since 1970, and in which build. If a command ran then: in which tier, and which secrets
+    and agents it was given; `origin` is the remote cache that the result came from."""
 
     key: str
     layers: tuple[str, ...] = ()
     at: int = 0
     build: str = ""
+    tier: str = ""
+    origin: str = ""
+    secrets: tuple[str, ...] = ()
+    ssh: tuple[str, ...] = ()
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """One working container. `image` is what the user began with; `layers` are those of the tree as it
     is now, `roots` the manifests that it stands on. `settled` has every vertex but images by digest.
-    `held` are all layers that any of it names. `mounted` is where the tree is mounted, if it is, in
+    `held` are all layers that any of it names. `sources` are the images that its steps pinned and the
+    contexts that they read, as in-toto resource descriptors. `mounted` is where the tree is mounted, if it is, in
     which session of `unshare` (`session`), and on what it was mounted (`below`)."""
 
     name: str
@@ -54,6 +61,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     held: tuple[str, ...] = ()
     roots: tuple[Descriptor, ...] = ()
     settled: dict[str, Settled] = {}
+    sources: tuple[dict[str, Any], ...] = ()
     created_at: int = 0
     mounted: str = ""
     session: str = ""

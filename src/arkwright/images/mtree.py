@@ -16,13 +16,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 
 import msgspec
 
-from arkwright.diagnostics.errors import UserError
+from arkwright.images.mtree_read import Keywords, Manifest, decode_name, encode_name, order
 from arkwright.layer import attributes, files
 from arkwright.layer.entry import Entry
 from arkwright.layer.profile import CONSTANT_NS
@@ -31,7 +30,6 @@ from arkwright.layer.tree import Contents, walk
 from arkwright.oci.descriptor import Descriptor, layer_codec
 from arkwright.store.store import Store
 
-Keywords = dict[str, str]
 Owners = Callable[[int, int], tuple[int, int]]
 
 KEYWORDS = ("size", "type", "uid", "gid", "mode", "link", "nlink", "tar_time", "sha256digest", "xattr")
@@ -40,10 +38,7 @@ _TYPES = {
     stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link", stat.S_IFIFO: "fifo", stat.S_IFCHR: "char",
     stat.S_IFBLK: "block",
 }  # fmt: skip
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 _READ = 1 << 20
-_LIMIT = 512 << 20  # bytes of a manifest
-_DEPTH = 4096
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -57,13 +52,6 @@ class Difference(msgspec.Struct, frozen=True):
 
 def _same_owner(uid: int, gid: int) -> tuple[int, int]:
     return uid, gid
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """The keywords by path (the root is `""`); `xattrs`: they name all extended attributes."""
-
-    paths: dict[str, Keywords]
-    xattrs: bool = False
 
 
 class TreeReader:
@@ -151,79 +139,6 @@ def write_mtree(reader: TreeReader, write: Callable[[str], object]) -> None:
     write("..\n" * len(open_paths))
 
 
-def read_mtree(data: bytes) -> Manifest:
-    """Read a manifest, `/set` taken into account.
-
-    Raises `UserError` `invalid-mtree`.
-    """
-    return _Parser().parse(data)
-
-
-class _Parser:
-    def __init__(self) -> None:
-        self._found: dict[str, Keywords] = {}
-        self._default: Keywords = {}
-        self._directory: list[str] = []
-        self._number = 0
-        self._begun = False
-
-    def parse(self, data: bytes) -> Manifest:
-        if len(data) > _LIMIT:
-            raise _invalid("it is too large", 0)
-        held, xattrs = "", False
-        for number, raw in enumerate(data.split(b"\n"), 1):
-            self._number = number
-            line = held + raw.decode("utf-8", "surrogateescape").strip(" \t\r")
-            if line.endswith("\\"):
-                held = line[:-1] + " "
-                continue
-            held = ""
-            if line.startswith("#"):
-                said = line[1:].strip().partition("keywords:")
-                xattrs = xattrs or (not said[0] and "xattr" in said[2].replace(",", " ").split())
-            elif line:
-                self._line(line.split())
-        return Manifest(self._found, xattrs)
-
-    def _line(self, words: list[str]) -> None:
-        name, *rest = words
-        if name == "/set":
-            self._default = {**self._default, **_pairs(rest)}
-        elif name == "/unset":
-            gone = set(rest)
-            self._default = {} if "all" in gone else {k: v for k, v in self._default.items() if k not in gone}
-        elif name == "..":
-            if self._directory:
-                self._directory.pop()
-        else:
-            self._entry(decode_name(name), {**self._default, **_pairs(rest)})
-
-    def _entry(self, name: str, keywords: Keywords) -> None:
-        if "/" in name.removeprefix("./"):
-            # A full path, which does not depend on where we are.
-            path = name.removeprefix("./").strip("/")
-            if ".." in path.split("/"):
-                raise _invalid(f"the path {name!r} leaves the tree", self._number)
-            self._found[path] = keywords
-            return
-        name = name.removeprefix("./")
-        if name in (".", ""):
-            if self._begun:
-                raise _invalid("the root comes twice", self._number)
-            self._begun = True
-            self._found[""] = keywords
-            return
-        self._found["/".join([*self._directory, name])] = keywords
-        if keywords.get("type") == "dir":
-            self._directory.append(name)
-            if len(self._directory) > _DEPTH:
-                raise _invalid("directories are nested too deeply", self._number)
-
-
-def _pairs(words: list[str]) -> Keywords:
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
-
-
 def compare(
     expected: Keywords, reader: TreeReader, entry: Entry, status: os.stat_result, *, xattrs: bool
 ) -> dict[str, tuple[str, str]]:
@@ -257,21 +172,39 @@ def compare(
 
 
 def verify(manifest: Manifest, reader: TreeReader) -> Iterator[Difference]:
-    """Where a tree is not as its manifest says."""
-    seen = set()
-    expected = manifest.paths
-    for entry, status in reader.entries():
-        seen.add(entry.path)
-        keywords = expected.get(entry.path)
-        if keywords is None:
-            if entry.path:
-                yield Difference(entry.path, "extra")
-            continue
-        if found := compare(keywords, reader, entry, status, xattrs=manifest.xattrs):
-            yield Difference(entry.path, "changed", found)
-    for path in expected:
-        if path not in seen and "optional" not in expected[path]:
-            yield Difference(path, "missing")
+    """Where a tree is not as its manifest says, in the order of a layer."""
+    for path, found, keywords in side_by_side(reader, manifest):
+        if found is None:
+            if keywords is not None and "optional" not in keywords:
+                yield Difference(path, "missing")
+        elif keywords is None:
+            if path:
+                yield Difference(path, "extra")
+        elif differs := compare(keywords, reader, *found, xattrs=manifest.xattrs):
+            yield Difference(path, "changed", differs)
+
+
+Found = tuple[Entry, os.stat_result]
+
+
+def side_by_side(
+    reader: TreeReader, manifest: Manifest
+) -> Iterator[tuple[str, Found | None, Keywords | None]]:
+    """Every path of a tree or of a manifest, in the order of a layer, with what each of them has there."""
+    there = ((order(entry.path), entry.path, (entry, status)) for entry, status in reader.entries())
+    before = ((order(path), path, keywords) for path, keywords in manifest)
+    one, other = next(there, None), next(before, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and one[0] < other[0]):
+            assert one is not None
+            yield one[1], one[2], None
+            one = next(there, None)
+        elif one is None or other[0] < one[0]:
+            yield other[1], None, other[2]
+            other = next(before, None)
+        else:
+            yield one[1], one[2], other[2]
+            one, other = next(there, None), next(before, None)
 
 
 def image_mtree(store: Store, image: Descriptor, write: Callable[[str], object]) -> None:
@@ -302,34 +235,6 @@ def image_mtree(store: Store, image: Descriptor, write: Callable[[str], object])
         claim.close()
 
 
-def encode_name(text: str, *, comment: bool = False) -> str:
-    """A name as a manifest has it."""
-    plain = re.compile(rb"[A-Za-z0-9._,:+@%^/{}~!$&'()\-=;<>|`\"]" if not comment else rb"[ -\[\]-~]")
-    return "".join(
-        chr(byte) if plain.match(bytes([byte])) else f"\\{byte:03o}" for byte in os.fsencode(text)
-    )  # fmt: skip
-
-
-def decode_name(text: str) -> str:
-    """The inverse of `encode_name`; takes the C escapes of vis(3) too."""
-    names = {"s": " ", "t": "\t", "n": "\n", "r": "\r", "\\": "\\", "#": "#", "0": "\0"}
-    raw, position = bytearray(), 0
-    while position < len(text):
-        if text[position] == "\\":
-            octal = _ESCAPE.match(text, position)
-            if octal is not None:
-                raw.append(int(octal[1], 8) & 0xFF)
-                position += 4
-                continue
-            if text[position + 1 : position + 2] in names:
-                raw += names[text[position + 1]].encode()
-                position += 2
-                continue
-        raw += os.fsencode(text[position])
-        position += 1
-    return os.fsdecode(bytes(raw))
-
-
 def _equal(name: str, wanted: str, known: str) -> bool:
     if name == "mode":
         return wanted.lstrip("0") == known.lstrip("0")
@@ -338,9 +243,3 @@ def _equal(name: str, wanted: str, known: str) -> bool:
     if name == "tar_time":
         return wanted.partition(".")[0] == known.partition(".")[0]
     return wanted == known
-
-
-def _invalid(why: str, number: int) -> UserError:
-    error = UserError.of("invalid-mtree", f"line {number} of the manifest: {why}")
-    assert isinstance(error, UserError)
-    return error

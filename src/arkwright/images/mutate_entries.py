@@ -6,7 +6,7 @@ is read twice, as a stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import BinaryIO, Protocol, cast
 
@@ -15,6 +15,7 @@ import msgspec
 from arkwright.diagnostics.errors import UserError
 from arkwright.images.layer_trees import Layer, verified_layer
 from arkwright.images.mutate import Image, with_history, with_layers
+from arkwright.images.path_tree import PathNode, PathTree
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.export import export_layer
 from arkwright.layer.profile import CONSTANT_NS, Codec, profile_for
@@ -24,7 +25,10 @@ from arkwright.sources.patterns import BadPattern, match_path
 from arkwright.store.content import ContentStore
 
 _MAX_LINKS = 40
+_KNOWN = 1024
 _MAX_ID = 0xFFFFFFFE
+
+_THEIRS = -1
 
 Item = tuple[Entry, BinaryIO | None]
 
@@ -41,31 +45,54 @@ class Links:
     """The symbolic links of the layers that were read so far: says where a name really leads."""
 
     def __init__(self) -> None:
-        self._targets: dict[str, str] = {}
+        self._targets: PathTree[str] = PathTree()
+        self._known: dict[str, str] = {}
 
-    def canonical(self, path: str) -> str:
-        """The path with the links in its parents followed, as an unpacker does it."""
+    def canonical(self, entry: Entry) -> str:
+        """The path of an entry with the links in its parents followed, as an unpacker does it."""
+        # The mark of an emptied directory lies in it.
+        return self._directory(entry.path) if entry.type == "opaque" else self.name(entry.path)
+
+    def name(self, path: str) -> str:
+        """A path with the links in its parents followed."""
         parent, slash, name = path.rpartition("/")
-        if not self._targets or not slash:
-            return path
-        return f"{self._follow(parent)}/{name}".lstrip("/")
+        return f"{self._directory(parent)}/{name}".lstrip("/") if slash else path
 
-    def add(self, path: str, entry: Entry, own: set[str]) -> None:
-        """An entry was put at a canonical path; `own` are the links of its layer, which a whiteout of
-        the same layer does not delete."""
-        if entry.type == "symlink":
-            self._targets[path] = entry.link
-            own.add(path)
-        elif entry.type in ("whiteout", "opaque"):
-            prefix = f"{path}/" if path else ""
-            for name in [name for name in self._targets if name.startswith(prefix) or name == path]:
-                if name not in own:
-                    del self._targets[name]
+    def add(self, path: str, entry: Entry, layer: int) -> None:
+        """An entry was put at a canonical path. Raises `UserError` `archive-too-large`."""
+        if entry.type in ("whiteout", "opaque"):
+            self._targets.clear(path, layer, itself=entry.type == "whiteout")
+            self._known.clear()
+            return
+        target = entry.link if entry.type == "symlink" else ""
+        if entry.type == "hardlink":
+            origin = self._targets.find(self.name(entry.link))
+            target = (origin.value or "") if origin is not None else ""
+        there = self._targets.find(path)
+        if target:
+            self._targets.put(path, target, layer).children.clear()
+        elif there is not None and entry.type != "dir":
+            self._targets.cut(path)
+        elif there is not None and there.value is not None:
+            there.value = None
         else:
-            self._targets.pop(path, None)
+            return
+        self._known.clear()
+
+    def _directory(self, path: str) -> str:
+        if not self._targets.root.children:
+            return path
+        found = self._known.get(path)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[path] = self._follow(path)
+        return found
 
     def _follow(self, path: str) -> str:
         done: list[str] = []
+        # Beside each name its node, as far as there are links at it or below.
+        nodes: list[PathNode[str] | None] = [self._targets.root]
         rest = path.split("/")[::-1]
         links = 0
         while rest:
@@ -73,15 +100,20 @@ class Links:
             if part in ("", "."):
                 continue
             if part == "..":
-                del done[-1:]
+                if done:
+                    done.pop()
+                    nodes.pop()
                 continue
-            target = self._targets.get("/".join([*done, part]))
+            node = nodes[-1].children.get(part) if nodes[-1] is not None else None
+            target = node.value if node is not None else None
             if target is None or links == _MAX_LINKS:
                 done.append(part)
+                nodes.append(node)
                 continue
             links += 1
             if target.startswith("/"):
                 done.clear()
+                del nodes[1:]
             rest.extend(target.split("/")[::-1])
         return "/".join(done)
 
@@ -97,7 +129,10 @@ def filter_paths(
     """
     dropping = _Dropping(patterns)
     links = Links()
-    layers = [_rewritten(content, layer, links, lambda: _Filter(dropping)) for layer in image.layers]
+    layers = [
+        _rewritten(content, layer, number, links, _Filter(dropping))
+        for number, layer in enumerate(image.layers)
+    ]
     for pattern in dropping.unused():
         note(f"nothing matched {pattern}")
     return _with_rewritten(image, layers, created, "arkwright filter")
@@ -111,8 +146,11 @@ def map_owners(image: Image, content: ContentStore, maps: Sequence[IdMap], *, cr
     """
     _check_maps(maps)
     links = Links()
-    known: set[str] = set()
-    layers = [_rewritten(content, layer, links, lambda: _Owners(maps, known)) for layer in image.layers]
+    known: PathTree[int] = PathTree()
+    layers = [
+        _rewritten(content, layer, number, links, _Owners(maps, known, number))
+        for number, layer in enumerate(image.layers)
+    ]
     return _with_rewritten(image, layers, created, "arkwright chown-map")
 
 
@@ -131,21 +169,19 @@ class _Pass(Protocol):
     def see(self, entry: Entry, path: str) -> None: ...
     def finish(self, links: Links) -> bool: ...
     def rewrite(self, entry: Entry, path: str) -> Sequence[Entry]: ...
-    def before(self) -> Sequence[Entry]:
+    def before(self) -> Iterable[Entry]:
         """What the new layer begins with."""
         ...
 
 
-def _rewritten(content: ContentStore, layer: Layer, links: Links, new: Callable[[], _Pass]) -> Layer:
-    work = new()
+def _rewritten(content: ContentStore, layer: Layer, number: int, links: Links, work: _Pass) -> Layer:
     paths: list[str] = []
-    own: set[str] = set()
     with verified_layer(content, layer) as tar:
         for entry, _ in read_tar(tar, require_end=False):
-            path = links.canonical(entry.path)
+            path = links.canonical(entry)
             paths.append(path)
             work.see(entry, path)
-            links.add(path, entry, own)
+            links.add(path, entry, number)
     if not work.finish(links):
         return layer
     profile = profile_for(cast(Codec, layer_codec(layer[1].media_type)))
@@ -171,14 +207,20 @@ class _Dropping:
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = {_cleaned(text): text for text in patterns}
         self._matched: set[str] = set()
-        self._known: dict[str, bool] = {"": False}
+        self._known: PathTree[bool] = PathTree()
 
     def covers(self, path: str) -> bool:
-        """Whether the path, or a directory that it is in, is to go."""
-        parent = path.rpartition("/")[0]
-        if parent not in self._known:
-            self._known[parent] = self.covers(parent)
-        return self._known[parent] or self._matches(path)
+        """Whether the path, or a directory that it is in, is to go. Raises `UserError` `archive-too-large`."""
+        slash = path.find("/")
+        node = self._known.root
+        while slash >= 0:
+            node = self._known.below(node, path[path.rfind("/", 0, slash) + 1 : slash])
+            if node.value is None:
+                node.value = self._matches(path[:slash])
+            if node.value:
+                return True
+            slash = path.find("/", slash + 1)
+        return self._matches(path)
 
     def unused(self) -> list[str]:
         return [text for pattern, text in self._patterns.items() if pattern not in self._matched]
@@ -229,7 +271,7 @@ class _Filter:
 
     def finish(self, links: Links) -> bool:
         for path, entry in self._links:
-            target = links.canonical(entry.link)
+            target = links.name(entry.link)
             origin = self._file.get(target)
             if origin is not None:
                 self._file[path] = origin
@@ -274,40 +316,40 @@ def _dangling(path: str, target: str) -> UserError:
 
 
 class _Owners:
-    """One layer with other owners. `known` are the directories that have an entry so far."""
+    """One layer with other owners. `known` says of the directories that have an entry so far which
+    layer was given it here; `_THEIRS` if it was there."""
 
-    def __init__(self, maps: Sequence[IdMap], known: set[str]) -> None:
+    def __init__(self, maps: Sequence[IdMap], known: PathTree[int], number: int) -> None:
         self._maps = maps
         self._known = known
+        self._number = number
         self._zero = _mapped(0, maps) != 0
         self._any = False
-        self._here: set[str] = set()
-        self._needed: dict[str, None] = {}
 
     def see(self, entry: Entry, path: str) -> None:
         if entry.type in ("whiteout", "opaque"):
-            prefix = f"{path}/" if path else ""
-            self._known -= {name for name in self._known if name == path or name.startswith(prefix)}
+            self._known.clear(path, self._number, itself=entry.type == "whiteout")
             return
         self._any |= (entry.uid, entry.gid) != self._owner(entry)
+        if not self._zero:
+            return
         if entry.type == "dir":
-            self._here.add(path)
-        if self._zero:
-            while path and path not in self._needed:
-                path = path.rpartition("/")[0]
-                self._needed[path] = None
+            self._known.put(path, _THEIRS, self._number)
+        else:
+            self._known.touch(path.rpartition("/")[0], self._number)
 
     def finish(self, links: Links) -> bool:
-        self._needed = {path: None for path in sorted(self._needed) if path not in self._here | self._known}
-        self._known |= self._here | set(self._needed)
-        return self._any or bool(self._needed)
+        for _, node in self._known.touched(self._number):
+            if node.value is None:
+                node.value = node.layer = self._number
+                self._any = True
+        return self._any
 
-    def before(self) -> Sequence[Entry]:
-        uid, gid = _mapped(0, self._maps), _mapped(0, self._maps)
-        return [
-            Entry(path=path, type="dir", mode=0o755, uid=uid, gid=gid, mtime_ns=CONSTANT_NS)
-            for path in self._needed
-        ]
+    def before(self) -> Iterator[Entry]:
+        owner = _mapped(0, self._maps)
+        for path, node in self._known.touched(self._number):
+            if node.value == self._number:
+                yield Entry(path=path, type="dir", mode=0o755, uid=owner, gid=owner, mtime_ns=CONSTANT_NS)
 
     def rewrite(self, entry: Entry, path: str) -> Sequence[Entry]:
         if entry.type in ("whiteout", "opaque"):

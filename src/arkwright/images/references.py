@@ -14,6 +14,7 @@ import msgspec
 from arkwright.diagnostics.errors import ArkwrightError, UserError
 from arkwright.diagnostics.suggest import nearest
 from arkwright.images.graph import DOCUMENT_LIMIT, manifests, read_document
+from arkwright.images.places import TRANSPORTS
 from arkwright.oci import manifest as image_manifest
 from arkwright.oci.descriptor import INDEX, INDEXES, MANIFEST, MANIFESTS, Descriptor, plain
 from arkwright.oci.digest import is_digest
@@ -174,13 +175,23 @@ def _unknown(store: Store, text: str) -> FoundImage:
         spelled[reference.familiar()] = reference.familiar()
         spelled.setdefault(Reference(reference.domain, reference.path).familiar(), reference.familiar())
     near = nearest(text, sorted(spelled))
+    place = _misspelt_place(text)
     raise UserError.of(
         "unknown-image",
         f"the local store has no image {text}",
         hint=f"did you mean {spelled[near]}?"
         if near
+        else f"did you mean {place}?"
+        if place
         else "`arkwright images` lists them, `arkwright pull` fetches one",
     )
+
+
+def _misspelt_place(text: str) -> str:
+    """What a text would be with its transport spelt right; "" when it looks like none."""
+    name, _, rest = text.partition(":")
+    transport = nearest(name, TRANSPORTS) if rest and "-" in name else None
+    return f"{transport}:{rest}" if transport else ""
 
 
 def is_index(content: ContentStore, descriptor: Descriptor) -> bool:

@@ -73,7 +73,7 @@ class Copying:
         """Bring the image to a target. From registry to registry only what it lacks is fetched.
 
         Raises `UserError` `docker-archive-platforms`; as `fetch`, `deliver`, `convert`,
-        `registry.copy.copy_image`.
+        `registry.copy.copy_image`, `registry.attached.copy_attached`.
         """
         if self._is_direct(target):
             return self._between_registries(target, progress)
@@ -95,7 +95,8 @@ class Copying:
         return self._source.transport == target.transport == "docker" and not converts
 
     def _between_registries(self, target: Place, progress: BlobProgress | None) -> Copied:
-        from arkwright.registry.copy import copy_image, copy_referrers, source_image
+        from arkwright.registry.attached import Along, copy_attached
+        from arkwright.registry.copy import copy_image, source_image
 
         assert self._source.reference is not None
         assert target.reference is not None
@@ -107,10 +108,11 @@ class Copying:
         self._remote = found
         copy_image(found, target.reference, content, self._access, progress=progress)
         delivered = Delivered(name=f"docker://{target.reference}", digest=found.root.digest)
-        count = (
-            copy_referrers(found, target.reference, content, self._access) if self._options.referrers else 0
-        )
-        return Copied(delivered=delivered, referrers=count)
+        along = Along()
+        if self._options.referrers:
+            along = copy_attached(found, self._source.reference, target.reference, content, self._access)
+        lost = tuple(f"the tag {tag}, which holds there what the source does not have" for tag in along.kept)
+        return Copied(delivered=delivered, referrers=along.count, lost=lost)
 
     def _platform(self, target: Place) -> Platform | None:
         """Of an index in a registry or a layout, no more is fetched than the target takes."""

@@ -2,7 +2,8 @@
 
 A pure function of the two trees. A path appears if and only if its type, mode, owner, attributes,
 content, link target, device or raw mtime differ, or if it is an ancestor of such a path, or a
-member of a hard-link group with such a member. Deletions are whiteouts per name; there are no
+member of a hard-link group with such a member. Which names are one file is no change by itself: overlayfs
+splits a group when it copies one name up, so a layer that told it would depend on the tier. Deletions are whiteouts per name; there are no
 opaque entries. The root itself appears only when its mode, owner or attributes differ (from
 0755 0:0 if there is no lower tree): its time says nothing, and it is nobody's ancestor.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from arkwright.layer.codec import compressor
-from arkwright.layer.entry import Change
+from arkwright.layer.entry import Change, Entry
 from arkwright.layer.profile import CONSTANT_NS, Profile, media_type
 from arkwright.layer.tar_write import write_tar
 from arkwright.oci.descriptor import Descriptor
@@ -19,8 +19,9 @@ def export_layer(
     profile: Profile,
     *,
     mtime_ns: int | None = CONSTANT_NS,
+    stamp: Callable[[Entry], int] | None = None,
 ) -> tuple[str, Descriptor]:
-    """Write the changes as a layer blob; its diffID and descriptor. `mtime_ns` is that of `write_tar`.
+    """Write the changes as a layer blob; its diffID and descriptor. `mtime_ns` and `stamp` are those of `write_tar`.
 
     Raises what `diff`, `write_tar`, `compressor` and `ContentStore` raise.
     """
@@ -32,7 +33,7 @@ def export_layer(
             uncompressed.update(data)
             packed.write(data)
 
-        write_tar(changes, sink, mtime_ns=mtime_ns)
+        write_tar(changes, sink, mtime_ns=mtime_ns, stamp=stamp)
         packed.close()
         size = ingest.offset
         digest = ingest.commit()

@@ -38,15 +38,23 @@ _TYPES: dict[EntryType, bytes] = {
 Sink = Callable[[bytes], object]
 
 
-def write_tar(changes: Iterable[Change], sink: Sink, *, mtime_ns: int | None = CONSTANT_NS) -> None:
+def write_tar(
+    changes: Iterable[Change],
+    sink: Sink,
+    *,
+    mtime_ns: int | None = CONSTANT_NS,
+    stamp: Callable[[Entry], int] | None = None,
+) -> None:
     """Write an archive to `sink`, in pieces of about a mebibyte.
 
-    `mtime_ns` becomes the time of every entry; None keeps their own. Raises `UserError`
+    `mtime_ns` becomes the time of every entry; None keeps their own; `stamp` decides for each. Raises `UserError`
     `reserved-name`, or `content-changed` when a file has not the size that its entry says.
     """
     buffer = bytearray()
     for change in changes:
         entry = change.entry
+        if stamp is not None:
+            mtime_ns = stamp(entry)
         buffer += header(entry, entry.mtime_ns if mtime_ns is None else mtime_ns)
         if entry.type == "file" and entry.size:
             _copy(change, buffer, sink)

@@ -113,11 +113,11 @@ def fact_at(dir_fd: int, name: str, path: str, *, xattrs: bool = True, overlay: 
     status = files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     mode = status.st_mode
     raw = attributes.read_all(dir_fd, name) if xattrs or (overlay and stat.S_ISDIR(mode)) else []
+    if overlay and is_whiteout(status):
+        return Fact(Entry(path=path, type="whiteout"), None)
     kind = _KINDS.get(stat.S_IFMT(mode))
     if kind is None:
         return None
-    if overlay and kind == "char" and status.st_rdev == 0:
-        return Fact(Entry(path=path, type="whiteout"), None)
     major, minor = _device(kind, status)
     if raw and kind == "file" and status.st_size == 0:
         kind, major, minor = _recorded_node(raw)
@@ -136,6 +136,24 @@ def fact_at(dir_fd: int, name: str, path: str, *, xattrs: bool = True, overlay: 
     )
     opaque = overlay and kind == "dir" and any(key in _OPAQUE_NAMES and value == b"y" for key, value in raw)
     return Fact(entry, status, opaque)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether something in a layer directory notes that its name is deleted: overlayfs's character device
+    0/0, or a socket, which no layer holds, where that cannot be made (see `make_whiteout`)."""
+    return (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0) or stat.S_ISSOCK(status.st_mode)
+
+
+def make_whiteout(dir_fd: int, name: str) -> None:
+    """Note that a name is deleted. Needs no privilege since Linux 5.8.
+
+    An overlay lets nobody make the device of its own notes; nor can an overlay be mounted on one, so only
+    `is_whiteout` reads the other form.
+    """
+    try:
+        files.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+    except PermissionError:
+        files.mknod(name, stat.S_IFSOCK | 0o600, 0, dir_fd=dir_fd)
 
 
 class Contents:

@@ -17,7 +17,7 @@ from arkwright.layer import files
 from arkwright.layer.made import Made
 from arkwright.layer.parents import Parents
 from arkwright.layer.rooted import Root, remove_tree
-from arkwright.layer.tree import OPAQUE
+from arkwright.layer.tree import OPAQUE, is_whiteout, make_whiteout
 
 
 class Deleting(Protocol):
@@ -100,11 +100,11 @@ class Marking:
         dir_fd, canonical, name = self._parents.of(path)
         if canonical not in self._made and not self._made.below(canonical):
             try:
-                files.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+                make_whiteout(dir_fd, name)
             except FileExistsError:
                 remove_tree(dir_fd, name)
                 self._parents.forget()
-                files.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+                make_whiteout(dir_fd, name)
             return
         status = files.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
@@ -133,4 +133,4 @@ class Marking:
             ) from error
 
     def is_mark(self, status: os.stat_result) -> bool:
-        return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+        return is_whiteout(status)

@@ -7,6 +7,7 @@ Documentation/admin-guide/cgroup-v1/{memory,pids}.rst, scheduler/sched-bwc.rst, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import signal
@@ -26,14 +27,20 @@ class StepGroups:
     """Context manager: the groups of one step; `procs_fds` are for its first process to enter.
 
     `values` maps files to what is written to them, by controller of version 1: `memory`, `cpu`,
-    `pids`. `within`: those of a whole build, in which the step's then are. Raises `OSError` when a
-    group cannot be made or a limit not be set.
+    `pids`. `within`: those of a whole build, in which the step's then are. `parent`: the group to make
+    them in, which must be there: below that of this process, or below the root if it begins with `/`; of
+    version 1 in those hierarchies that have it. Raises `OSError` when a group cannot be made or a limit not be set.
     """
 
     def __init__(
-        self, root_fd: int, values: Mapping[str, Mapping[str, str]], within: StepGroups | None = None
+        self,
+        root_fd: int,
+        values: Mapping[str, Mapping[str, str]],
+        within: StepGroups | None = None,
+        parent: str = "",
     ) -> None:
         self._root_fd = root_fd
+        self._parent_name = parent
         self._values = {kind: files for kind, files in values.items() if files}
         self._within = within
         self._made: dict[str, tuple[int, int, str]] = {}  # controller → parent, group, name
@@ -44,7 +51,7 @@ class StepGroups:
             if unified(self._root_fd):
                 self._make("", self._parent("", ""), self._v2_files())
             else:
-                around = self._within.kinds if self._within is not None else ()
+                around = self._within.kinds if self._within is not None else self._with_parent()
                 for kind in dict.fromkeys((*self._values, *around)):
                     self._make(kind, self._parent(kind, kind), self._values.get(kind, {}))
         except BaseException:
@@ -84,14 +91,32 @@ class StepGroups:
         paths = own_paths(self._root_fd)
         if kind not in paths:
             raise FileNotFoundError(f"there is no {kind} controller")
-        path = f"{hierarchy}/{paths[kind]}".strip("/") or "."
+        own = "" if self._parent_name.startswith("/") else paths[kind]
+        path = f"{hierarchy}/{own}/{self._parent_name}".strip("/") or "."
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
+
+    def _with_parent(self) -> tuple[str, ...]:
+        """The controllers of version 1 whose hierarchy has the group that is asked for."""
+        if not self._parent_name:
+            return ()
+        found, refusal = [], FileNotFoundError(errno.ENOENT, "there is no such group")
+        for kind in _V1:
+            try:
+                os.close(self._parent(kind, kind))
+            except FileNotFoundError as error:
+                refusal = error
+            else:
+                found.append(kind)
+        if not found:
+            raise refusal
+        return tuple(found)
 
     def _make(self, kind: str, parent_fd: int, files: Mapping[str, str]) -> None:
         try:
             _sweep(parent_fd)
             if kind == "" and "memory" not in _read(parent_fd, "cgroup.subtree_control"):
-                _write(parent_fd, "cgroup.subtree_control", _ENABLE)
+                with contextlib.suppress(*(() if files else (OSError,))):
+                    _write(parent_fd, "cgroup.subtree_control", _ENABLE)
             name = f"{_NAME}-{os.getpid()}-{next(_numbers)}"
             os.mkdir(name, 0o755, dir_fd=parent_fd)
         except BaseException:
@@ -136,12 +161,12 @@ class BuildGroups:
         self._groups: StepGroups | None = None
         self._lock = threading.Lock()
 
-    def around(self, values: Mapping[str, Mapping[str, str]]) -> StepGroups:
-        """What to give to `StepGroups` as `within`; `values` as there, and the same at each call.
+    def around(self, values: Mapping[str, Mapping[str, str]], parent: str = "") -> StepGroups:
+        """What to give to `StepGroups` as `within`; all as there, and the same at each call.
         Raises `OSError`."""
         with self._lock:
             if self._groups is None:
-                self._groups = StepGroups(self.root_fd, values).__enter__()
+                self._groups = StepGroups(self.root_fd, values, parent=parent).__enter__()
             return self._groups
 
     def end(self) -> None:

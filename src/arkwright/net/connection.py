@@ -55,6 +55,7 @@ class Connection(http.client.HTTPConnection):
         self._context = context
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
+        self._broken_off = False
 
     @property
     def forwards(self) -> bool:
@@ -88,9 +89,13 @@ class Connection(http.client.HTTPConnection):
             _close(sock)
             raise
         self.sock = sock
+        if self._broken_off:
+            self.break_off()
 
     def break_off(self) -> None:
-        """End the conversation from another thread; whoever waits on it sees its end."""
+        """End the conversation from another thread, now or when there is one; whoever waits on it sees its
+        end."""
+        self._broken_off = True
         sock = self.sock
         if sock is not None:
             with suppress(OSError):

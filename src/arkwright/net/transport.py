@@ -95,6 +95,7 @@ class Transport:
         self._idle: dict[Origin, list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._pid = os.getpid()
+        self._aborted = False
 
     def request(
         self,
@@ -107,12 +108,13 @@ class Transport:
         verify: bool = True,
         redirects: Literal["follow", "return"] = "follow",
         timeout_s: float | None = None,
+        leads_to: Callable[[str], None] | None = None,
     ) -> Response:
         """Send a request, and return the response when its headers are there, whatever its status.
 
         `body` is bytes, or a stream of which exactly `length` bytes are sent. Redirects are
         followed for GET and HEAD only: without credentials once the origin differs, never from
-        https to http, never in a circle. `timeout_s` replaces the transport's times.
+        https to http, never in a circle; `leads_to` is told where, and may raise. `timeout_s` replaces the transport's times.
         Raises `RemoteError` (see `net.failures`) and `UserError` `invalid-certificate`,
         `unsupported-proxy`.
         """
@@ -130,6 +132,8 @@ class Transport:
             if following.url in seen or len(seen) > self._limits.redirects:
                 why = "goes in a circle" if following.url in seen else "has no end"
                 raise _refused(method, target.url, f"the redirection {why}")
+            if leads_to is not None:
+                leads_to(following.url)
             if following.origin != target.origin:
                 sent = {name: value for name, value in sent.items() if name.lower() not in _CREDENTIALS}
             seen.add(following.url)
@@ -143,8 +147,10 @@ class Transport:
             connection.close()
 
     def abort(self) -> None:
-        """Break every connection: threads that wait on one get `network-interrupted` at once."""
+        """Break every connection, for good: threads that wait on one, or would begin one, get
+        `network-interrupted` at once."""
         with self._lock:
+            self._aborted = True
             busy = list(self._busy)
         for connection in busy:
             connection.break_off()
@@ -161,7 +167,7 @@ class Transport:
     ) -> Response:
         replayable = body is None or isinstance(body, bytes)
         while True:
-            connection = self._take(target.origin, timeout_s)
+            connection = self._take(method, target, timeout_s)
             # A kept connection may be closed by the server just as we write; that is no failure
             # of the request, and a fresh connection tells.
             last = not (connection.reused and replayable)
@@ -188,11 +194,14 @@ class Transport:
             self._busy.discard(connection)
         connection.close()
 
-    def _take(self, origin: Origin, timeout_s: float | None) -> Connection:
-        connection = self._kept(origin, timeout_s) or self._new(origin, timeout_s)
+    def _take(self, method: str, target: Target, timeout_s: float | None) -> Connection:
+        connection = self._kept(target.origin, timeout_s) or self._new(target.origin, timeout_s)
         with self._lock:
-            self._busy.add(connection)
-        return connection
+            if not self._aborted:
+                self._busy.add(connection)
+                return connection
+        connection.close()
+        raise exchange_failure(ConnectionAbortedError("broken off"), method, target.url)
 
     def _kept(self, origin: Origin, timeout_s: float | None) -> Connection | None:
         limit_s = self._limits.timeout_s if timeout_s is None else timeout_s

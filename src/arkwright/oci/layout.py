@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable
 
@@ -25,6 +26,9 @@ from arkwright.oci.reference import Reference, parse_reference
 
 DOCUMENT_LIMIT = 4 << 20  # bytes; the distribution specification's floor for manifests
 _VERSION = "1.0.0"
+_EMPTY_INDEX = Index(schema_version=2, media_type=media.INDEX, manifests=())
+# What a layout in the making has.
+_OWN = re.compile(r"blobs|index\.json|oci-layout|\.(?:index\.json|oci-layout)\.[0-9]+\.[0-9a-f]{12}")
 _IMAGE_NAME = "io.containerd.image.name"
 _DEPTH = 4
 
@@ -68,13 +72,13 @@ class Layout:
             return cls.open(path)
         try:
             os.makedirs(path, exist_ok=True)
-            strangers = [name for name in os.listdir(path) if name not in ("blobs", "index.json")]
+            strangers = [name for name in os.listdir(path) if not _OWN.fullmatch(name)]
             if strangers:
                 raise _not_a_layout(path, f"it holds other files, such as {min(strangers)!r}")
             os.makedirs(os.path.join(path, "blobs", "sha256"), exist_ok=True)
             layout = cls(path)
-            if not os.path.exists(os.path.join(path, "index.json")):
-                layout.write_index(Index(schema_version=2, media_type=media.INDEX, manifests=()))
+            # Another may make it at the same time, and be further than this.
+            _write_file(path, "index.json", encode(_EMPTY_INDEX), keep=True)
             # The marker comes last: a directory with it is a whole layout.
             _write_file(path, "oci-layout", msgspec.json.encode({"imageLayoutVersion": _VERSION}))
         except OSError as error:
@@ -249,14 +253,19 @@ def _read_file(path: str, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _write_file(directory_path: str, name: str, data: bytes) -> None:
+def _write_file(directory_path: str, name: str, data: bytes, *, keep: bool = False) -> None:
+    """Whole and synced or not at all; with `keep`, what is there already stays."""
     temporary_path = os.path.join(directory_path, f".{name}.{os.getpid()}.{os.urandom(6).hex()}")
     try:
         with open(temporary_path, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary_path, os.path.join(directory_path, name))
+        path = os.path.join(directory_path, name)
+        if keep:
+            _link_new(temporary_path, path)
+        else:
+            os.replace(temporary_path, path)
     except OSError:
         if os.path.lexists(temporary_path):
             os.unlink(temporary_path)
@@ -266,6 +275,19 @@ def _write_file(directory_path: str, name: str, data: bytes) -> None:
         os.fsync(directory_fd)
     finally:
         os.close(directory_fd)
+
+
+def _link_new(temporary_path: str, path: str) -> None:
+    try:
+        os.link(temporary_path, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without hard links.
+        if not os.path.exists(path):
+            os.replace(temporary_path, path)
+            return
+    os.unlink(temporary_path)
 
 
 def _reason(error: Exception) -> str:

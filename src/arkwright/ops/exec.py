@@ -18,6 +18,7 @@ from arkwright.events.stream import EventStream
 from arkwright.events.types import Log
 from arkwright.graph.definition import Vertex
 from arkwright.graph.ops import CopyAction, ExecOp, Mount
+from arkwright.layer.stamps import Stamps
 from arkwright.ops.contexts import ReaderOf
 from arkwright.ops.exec_mounts import MountPlan
 from arkwright.ops.exec_watch import StepWatch
@@ -95,8 +96,10 @@ class ExecOperation:
         reader_of: ReaderOf,
         means: Callable[[], ExecMeans],
         scrub: tuple[str, ...],
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
     ) -> None:
         assert isinstance(vertex.op, ExecOp)
+        self._stamps = stamps
         self._digest = digest
         self._vertex = vertex
         self._op = vertex.op
@@ -165,6 +168,8 @@ class ExecOperation:
         )
         builder.field("secrets", *(f"{secret.name}={secret.secret_id}" for secret in op.secret_env))
         builder.field("exit codes", *op.valid_exit_codes).field("scrub", *self._scrub)
+        if self._stamps.key:
+            builder.field("timestamps", *self._stamps.key)
         for mount in op.mounts:
             builder.field(f"mount {mount.dest}", *_mount_fields(mount))
             reader = self._readers[mount.input] if mount.input >= 0 else None
@@ -177,7 +182,7 @@ class ExecOperation:
         self._check_platform(means)
         with MountPlan(
             self._op, inputs, self._readers, means.trees, means.session, means.cache_mounts_path, cancelled,
-            means.fill_cache_mount,
+            means.fill_cache_mount, means.stream.build,
         ) as plan:  # fmt: skip
             spec = self._spec(plan, means)
             _ensure_directory(plan.root, self._op.cwd)
@@ -243,7 +248,7 @@ class ExecOperation:
         )
         error = StepFailed.of(
             "step-failed",
-            f"the command {ending}" + (": out of memory" if status.oom else ""),
+            f"the command {ending}{oom_words(status)}",
             details={
                 "vertex": self._digest, "command": command, "status": status.status, "signal": status.signal,
                 "oom": status.oom, "tail": lines, "shell": shell,
@@ -264,6 +269,20 @@ class ExecOperation:
         )  # fmt: skip
         means.metadata.put(FAILED_BUCKET, name, msgspec.json.encode(step))
         return f"arkwright run --failed-step {name}"
+
+
+_KILLED = 128 + 9
+
+
+def oom_words(status: StepStatus) -> str:
+    """What a failure adds when memory ran out: it may not have been the command itself that was killed."""
+    if not status.oom:
+        return ""
+    return (
+        ": out of memory"
+        if status.status == _KILLED
+        else ", after the kernel had killed a process of it: out of memory"
+    )
 
 
 def _run(

@@ -44,8 +44,10 @@ class MountPlan:
         cache_mounts_path: str,
         cancelled: threading.Event,
         fill_cache_mount: Callable[[str, str], bool] = lambda cache_id, path: False,
+        build: str = "",
     ) -> None:
         self._op = op
+        self._build = build
         self._fill_cache_mount = fill_cache_mount
         self._inputs = inputs
         self._readers = readers
@@ -186,7 +188,7 @@ class MountPlan:
         directory = self._cache_directory(mount.cache_id)
         os.makedirs(directory, exist_ok=True)
         with _locked(os.path.join(directory, "seed.lock"), self._cancelled):
-            write_id(directory, mount.cache_id)
+            write_id(directory, mount.cache_id, self._build)
         if mount.sharing == "private":
             return self._stack.enter_context(_private(directory, fresh))
         path = os.path.join(directory, "shared")

@@ -27,6 +27,7 @@ from arkwright.graph.ops import (
 )
 from arkwright.layer import files
 from arkwright.layer.rooted import Root, remove_tree, set_mode
+from arkwright.layer.stamps import Stamps
 from arkwright.ops.contexts import ContextReader, ReaderOf, hidden_by, pivot_of, source_matches
 from arkwright.ops.file_copy import Copier
 from arkwright.ops.file_unpack import unpack_archive
@@ -48,8 +49,12 @@ class FileOperation:
 
     slot = False
 
-    def __init__(self, vertex: Vertex, reader_of: ReaderOf, trees: Callable[[], Trees]) -> None:
+    def __init__(
+        self, vertex: Vertex, reader_of: ReaderOf, trees: Callable[[], Trees],
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
+    ) -> None:  # fmt: skip
         assert isinstance(vertex.op, FileOp)
+        self._stamps = stamps
         self._actions = vertex.op.actions
         self._count = len(vertex.inputs)
         self._readers = [reader_of(edge.vertex) for edge in vertex.inputs]
@@ -118,6 +123,8 @@ class FileOperation:
                 reader = self._reader(action)
                 if reader is not None:
                     builder.field(f"content of {action.src}", reader.selection(action))
+        if self._stamps.key:
+            builder.field("timestamps", *self._stamps.key)
         return builder
 
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
@@ -170,6 +177,7 @@ class FileOperation:
             source, dest, owner=owner, keep_owner=reader is None, mode=parse_mode(action.mode),
             excluded=reader.excluded if reader else None,
             may_prune=reader.matcher.may_prune if reader and reader.matcher else None,
+            time_ns=self._stamps.context_ns if reader else None,
         )  # fmt: skip
         hidden = hidden_by(action.exclude_patterns)
         for match in source_matches(source, action, reader.matcher if reader else None):

@@ -35,21 +35,18 @@ class Copier:
     `owner` overrides ownership; else `keep_owner` says whether the source's is kept (trees of the
     build) or dropped to 0:0 (host trees). `mode` changes the mode of all that is created.
     `excluded(path, is_dir)` hides source paths, given relative to the source root;
-    `may_prune(directory)` tells that a hidden one holds nothing that is not, so that it is not read.
+    `may_prune(directory)` tells that a hidden one holds nothing that is not, so that it is not read. `time_ns`
+    stands in the place of the source's own times.
     """
 
     def __init__(
-        self,
-        source: Root,
-        dest: Root,
-        *,
-        owner: tuple[int, int] | None = None,
-        keep_owner: bool = True,
-        mode: ModeChange | None = None,
-        excluded: Excluded | None = None,
-        may_prune: Callable[[str], bool] | None = None,
-    ) -> None:
+        self, source: Root, dest: Root, *,
+        owner: tuple[int, int] | None = None, keep_owner: bool = True, mode: ModeChange | None = None,
+        excluded: Excluded | None = None, may_prune: Callable[[str], bool] | None = None,
+        time_ns: int | None = None,
+    ) -> None:  # fmt: skip
         self._source = source
+        self._time_ns = time_ns
         self._dest = dest
         self._owner = owner
         self._keep_owner = keep_owner
@@ -142,7 +139,8 @@ class Copier:
         parent_fd, name = self._dest.open_parent(target)
         try:
             files.mkdir(name, 0o700, dir_fd=parent_fd)
-            self._finish_dir(parent_fd, name, stat.S_IMODE(like.st_mode), self._owned(like), like.st_mtime_ns)
+            mode, time_ns = stat.S_IMODE(like.st_mode), self._timed(like)
+            self._finish_dir(parent_fd, name, mode, self._owned(like), time_ns)
         finally:
             files.close(parent_fd)
 
@@ -175,7 +173,7 @@ class Copier:
                 touched = created or files.fstat(there_fd).st_mtime_ns != before_ns
             finally:
                 files.close(there_fd)
-            mtime_ns = status.st_mtime_ns if touched else None
+            mtime_ns = self._timed(status) if touched else None
             if created or not top:
                 _copy_xattrs(source_fd, source_name, dest_fd, dest_name)
                 mode = stat.S_IMODE(status.st_mode)
@@ -367,7 +365,7 @@ class Copier:
                 _copy_xattrs(source_fd, source_name, dest_fd, dest_name)
                 mode = stat.S_IMODE(status.st_mode)
                 files.fchmod(write_fd, self._mode(mode, False) if self._mode else mode)
-                files.utime(write_fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                files.utime(write_fd, ns=(self._timed(status), self._timed(status)))
             finally:
                 files.close(write_fd)
         finally:
@@ -391,7 +389,7 @@ class Copier:
         if not is_link:
             mode = stat.S_IMODE(status.st_mode)
             set_mode(fd, name, self._mode(mode, False) if self._mode else mode)
-        files.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
+        files.utime(name, ns=(self._timed(status), self._timed(status)), dir_fd=fd, follow_symlinks=False)
 
     def _finish_dir(
         self, fd: int, name: str, mode: int, owner: tuple[int, int], mtime_ns: int | None
@@ -409,6 +407,9 @@ class Copier:
         if self._owner is not None:
             return self._owner
         return (status.st_uid, status.st_gid) if self._keep_owner else (0, 0)
+
+    def _timed(self, status: os.stat_result) -> int:
+        return status.st_mtime_ns if self._time_ns is None else self._time_ns
 
 
 def copy_bytes(read_fd: int, write_fd: int) -> None:

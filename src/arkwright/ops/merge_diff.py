@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 
@@ -12,6 +10,7 @@ from arkwright.diagnostics.errors import UserError
 from arkwright.graph.ops import DiffOp, MergeOp, PassthroughOp
 from arkwright.layer.diff import diff
 from arkwright.layer.rooted import Root
+from arkwright.layer.stamps import Stamps
 from arkwright.layer.tar_write import write_tar
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.trees import Trees
@@ -24,8 +23,12 @@ class JoinOperation:
 
     slot = False
 
-    def __init__(self, op: MergeOp | DiffOp | PassthroughOp, trees: Callable[[], Trees]) -> None:
+    def __init__(
+        self, op: MergeOp | DiffOp | PassthroughOp, trees: Callable[[], Trees],
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
+    ) -> None:  # fmt: skip
         self._op = op
+        self._stamps = stamps
         self._trees = trees
 
     def immediate(self) -> Sequence[Result] | None:
@@ -66,11 +69,16 @@ class JoinOperation:
 
     def _builder(self) -> KeyBuilder:
         builder = KeyBuilder("join").field("op", str(self._op.__struct_config__.tag))
+        if self._stamps.key:
+            builder.field("timestamps", *self._stamps.key)
         if isinstance(self._op, DiffOp):
             return builder.field("sides", self._op.lower, self._op.upper)
         return builder.field("outputs", *getattr(self._op, "outputs", ()))
 
     def _compare(self, lower: LayeredResult, upper: LayeredResult) -> LayeredResult:
+        import secrets
+        import tempfile
+
         trees = self._trees()
         with tempfile.TemporaryFile() as spool:
             with trees.view(lower) as lower_path, trees.view(upper) as upper_path:

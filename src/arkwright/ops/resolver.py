@@ -10,6 +10,7 @@ from arkwright.cache.imports import Imports
 from arkwright.diagnostics.errors import UserError
 from arkwright.graph.definition import Vertex, VertexMetadata
 from arkwright.graph.ops import DiffOp, ExecOp, FileOp, MergeOp, PassthroughOp, SourceOp
+from arkwright.layer.stamps import Stamps
 from arkwright.oci.platform import Platform, host_platform
 from arkwright.ops.contexts import ContextReader
 from arkwright.ops.exec import ExecMeans, ExecOperation
@@ -29,7 +30,7 @@ class OpResolver:
     `means` gives what only the worker has (trees, sandbox); before the fork it must not be asked.
     `trees` gives what the operations on files work on, with or without a worker, and `readable(layer)`
     says whether a recorded layer is of use there. `scrub` lists the paths whose changes by steps are dropped. `pins` and `readers` are carried
-    over the fork, so that nothing is pinned or digested twice.
+    over the fork, so that nothing is pinned or digested twice. `stamps` is the rule for times in layers.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class OpResolver:
         imports: Imports,
         trees: Callable[[], Trees],
         readable: Callable[[str], bool],
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
     ) -> None:
         self._session = session
         self._imports = imports
@@ -62,6 +64,7 @@ class OpResolver:
         self._readers = readers
         self._reader_for = reader_for
         self._scrub = scrub
+        self._stamps = stamps
         self._contexts: dict[str, str] = {}
 
     def operation(self, digest: str, vertex: Vertex, metadata: VertexMetadata) -> Operation:
@@ -70,11 +73,11 @@ class OpResolver:
         if isinstance(op, SourceOp):
             return self._source(digest, vertex, op)
         if isinstance(op, ExecOp):
-            return ExecOperation(digest, vertex, self._reader_of, self._means, self._scrub)
+            return ExecOperation(digest, vertex, self._reader_of, self._means, self._scrub, self._stamps)
         if isinstance(op, FileOp):
-            return FileOperation(vertex, self._reader_of, self._trees)
+            return FileOperation(vertex, self._reader_of, self._trees, self._stamps)
         if isinstance(op, MergeOp | DiffOp | PassthroughOp):
-            return JoinOperation(op, self._trees)
+            return JoinOperation(op, self._trees, self._stamps)
         raise UserError.of("unsupported-graph", f"the op {op.__struct_config__.tag} cannot be solved yet")
 
     def decode(self, data: bytes) -> LayeredResult | None:
@@ -97,8 +100,9 @@ class OpResolver:
             return ImageOperation(lambda: self._pin_image(digest, op, platform), self._image_layers, digest)
         source = self._file_sources(scheme)
         return FileSourceOperation(
-            source, lambda: self._pin_files(digest, op, source), lambda: self._trees().snapshotter
-        )
+            source, lambda: self._pin_files(digest, op, source), lambda: self._trees().snapshotter,
+            self._stamps,
+        )  # fmt: skip
 
     def _pin_image(self, digest: str, op: SourceOp, platform: Platform) -> PinnedImage:
         if digest not in self._pins.images:

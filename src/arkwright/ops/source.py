@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from arkwright.cache.keys import KeyBuilder
+from arkwright.layer.stamps import Stamps
 from arkwright.ops.result import HostResult, LayeredResult
 from arkwright.ops.trees import ImageLayers
 from arkwright.snapshot.base import Snapshotter
@@ -24,8 +25,11 @@ class _SourceOperation:
         self._pin = pin
 
     def definition_key(self, inputs: Sequence[str]) -> Key:
-        builder = KeyBuilder("source").field("key", self._pin().key)
+        builder = self._builder()
         return Key(builder.digest(), builder.fields)
+
+    def _builder(self) -> KeyBuilder:
+        return KeyBuilder("source").field("key", self._pin().key)
 
     def operation_key(self) -> str:
         return self.definition_key(()).digest
@@ -103,11 +107,20 @@ class FileSourceOperation(_SourceOperation):
     """Files from HTTP or git, written into a tree of their own."""
 
     def __init__(
-        self, source: FileSource, pin: Callable[[], Pinned], snapshotter: Callable[[], Snapshotter]
-    ) -> None:
+        self, source: FileSource, pin: Callable[[], Pinned], snapshotter: Callable[[], Snapshotter],
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
+    ) -> None:  # fmt: skip
         super().__init__(pin)
         self._source = source
         self._snapshotter = snapshotter
+        self._stamps = stamps
+
+    def _builder(self) -> KeyBuilder:
+        builder = super()._builder()
+        if self._stamps.key:
+            # The files have the time that the source gives, which may be in the image.
+            builder.field("timestamps", *self._stamps.key, self._source.time(self._pin()) or 0)
+        return builder
 
     def immediate(self) -> Sequence[Result] | None:
         return None

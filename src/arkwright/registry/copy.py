@@ -23,11 +23,9 @@ from arkwright.registry.pull import (
     BlobProgress,
     DocumentReader,
     fetch_blob,
-    fetch_image_blobs,
     fetch_manifest,
 )
 from arkwright.registry.push import Counted, PushReport, check_digest, put_documents
-from arkwright.registry.referrers import attach, list_referrers
 from arkwright.registry.upload import Outcome, mount_blob, push_blob
 from arkwright.store.content import ContentStore
 
@@ -49,12 +47,24 @@ class SourceImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def source_image(
-    reference: Reference, content: ContentStore, platform: Platform | None, access: Access
+    reference: Reference,
+    content: ContentStore,
+    platform: Platform | None,
+    access: Access,
+    charge: Callable[[Descriptor], None] = lambda document: None,
 ) -> SourceImage:
-    """Fetch the documents of an image; `platform` None is all of an index. Raises as `pull_image`."""
+    """Fetch the documents of an image; `platform` None is all of an index. `charge` is told of each
+    before it is fetched, as far as its size is known then, and may raise. Raises as `pull_image`."""
     registries = open_registries(access, reference)
     root, data = fetch_manifest(registries, reference.digest or reference.tag or "latest", content)
-    document, read = parse(data, root.media_type), DocumentReader(registries, content)
+    charge(root)
+    reader = DocumentReader(registries, content)
+
+    def read(described: Descriptor) -> bytes:
+        charge(described)
+        return reader(described)
+
+    document = parse(data, root.media_type)
     if platform is not None:
         root, document = select(root, document, platform, read, str(reference))
     found = list(descendants(root, document, read))
@@ -101,34 +111,6 @@ def copy_image(
         bytes_uploaded=sum(sent),
         manifests=len(source.documents),
     )
-
-
-def copy_referrers(source: SourceImage, target: Reference, content: ContentStore, access: Access) -> int:
-    """Copy what refers to the image's manifests, and what refers to that; returns how many.
-
-    `target` has the image already. Raises as `list_referrers`, `fetch_blob`, `attach`.
-    """
-    registry = open_registries(access, target, push=True)[0]
-    waiting = [document.digest for document in source.documents]
-    seen = set(waiting)
-    count = 0
-    while waiting:
-        subject_digest = waiting.pop()
-        for listed in list_referrers(source.registries[-1], subject_digest):
-            if listed.digest in seen:
-                continue
-            seen.add(listed.digest)
-            artifact, data = fetch_manifest(source.registries, listed.digest, content)
-            document = parse(data, artifact.media_type)
-            if document.subject is None or document.subject.digest != subject_digest:
-                # A list may be out of date, or wrong.
-                continue
-            if isinstance(document, Manifest):
-                fetch_image_blobs(source.registries, [document], content)
-            attach(registry, artifact, content)
-            waiting.append(artifact.digest)
-            count += 1
-    return count
 
 
 def sibling(access: Access, origin: Reference, target: Reference) -> str:

@@ -22,8 +22,8 @@ def run_all(tasks: Sequence[Task[T]], *, jobs: int, abort: Callable[[], None]) -
     if len(tasks) <= 1 or jobs <= 1:
         return [task(stop) for task in tasks]
     with ThreadPoolExecutor(max_workers=min(jobs, len(tasks)), thread_name_prefix="registry") as pool:
-        futures = [pool.submit(task, stop) for task in tasks]
         try:
+            futures = [pool.submit(task, stop) for task in tasks]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:
             stop.set()

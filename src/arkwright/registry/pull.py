@@ -205,6 +205,8 @@ class _Fetch:
         with self._content.ingest(expected=digest, size=size, resumable=True) as ingest:
             try:
                 while ingest.offset < size:
+                    # A connection that was broken off on purpose is not taken up again.
+                    self._check(registry)
                     begin = ingest.offset
                     try:
                         self._transfer(registry, ingest)
@@ -224,8 +226,7 @@ class _Fetch:
         buffer = memoryview(bytearray(_BUFFER))
         with response:
             while count := response.readinto(buffer):
-                if self._stop.is_set() or registry.access.cancelled.is_set():
-                    raise cancelled()
+                self._check(registry)
                 ingest.write(buffer[:count])
                 if self._progress is not None:
                     self._progress(ingest.offset, self._descriptor.size)
@@ -235,6 +236,10 @@ class _Fetch:
                 # The next try must not go on from bytes that belong to another blob.
                 ingest.reset()
             raise error
+
+    def _check(self, registry: Registry) -> None:
+        if self._stop.is_set() or registry.access.cancelled.is_set():
+            raise cancelled()
 
     def _open(self, registry: Registry, ingest: Ingest) -> tuple[Response, int]:
         digest = self._descriptor.digest

@@ -81,7 +81,7 @@ class ChrootSandbox:
         `unmapped-id`, `runtime-failed`), `UserError` as `step.planned`, and `Cancelled`."""
         tier = self.tier
         _require_possible(spec, self._worker)
-        require_mountable(spec.mounts, self._worker, root)
+        require_mountable(spec.mounts)
         with self._lock:
             first, self._noticed = not self._noticed, True
         if first:
@@ -116,7 +116,7 @@ class ChrootSandbox:
             aside_path = f"{os.path.realpath(root_path)}.aside-{os.urandom(6).hex()}"
             stands = stack.enter_context(StandIns(root, points, aside_path))
             self._system(spec, stands, points, net)
-            stack.enter_context(ChrootMounts(self._worker, stands, step_path, spec.mounts))
+            stack.enter_context(ChrootMounts(self._worker, stands, root_path, step_path, spec.mounts))
             stack.enter_context(made_removable(spec, root_path, self._worker))
             _require_directory(root, spec.cwd)
             limits = confinement(spec, net)

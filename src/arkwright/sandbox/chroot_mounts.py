@@ -7,12 +7,13 @@ import os
 import stat
 from collections.abc import Sequence
 
-from arkwright.diagnostics.errors import HostUnsupported, UserError
+from arkwright.diagnostics.errors import UserError
 from arkwright.layer.rooted import Root
 from arkwright.linux import mounts
 from arkwright.linux.worker import Worker
 from arkwright.sandbox.agent import AgentForward
 from arkwright.sandbox.mountpoints import Target, in_mounting_order
+from arkwright.sandbox.secret_pipe import SecretPipe, make_pipe
 from arkwright.sandbox.spec import Bind, Secret, SshSocket, StepMount, Tmpfs
 from arkwright.sandbox.standins import StandIns, copy_of, empty_directory, text_file
 from arkwright.sandbox.step import require_mapped
@@ -28,8 +29,11 @@ class ChrootMounts:
     A mount that another one stands in is copied, as nothing can be put into a read-only one.
     """
 
-    def __init__(self, worker: Worker, stands: StandIns, step_path: str, wanted: Sequence[StepMount]) -> None:
+    def __init__(
+        self, worker: Worker, stands: StandIns, root_path: str, step_path: str, wanted: Sequence[StepMount]
+    ) -> None:
         self._worker = worker
+        self._root_path = root_path
         self._stands = stands
         self._step_path = step_path
         self._wanted = {_target(mount): mount for mount in wanted}
@@ -72,10 +76,28 @@ class ChrootMounts:
                 if self._worker.namespaced:
                     write(path)
                     self._stands.mount(path, mount.dest, is_dir=False, readonly=True)
-                else:
+                elif _in_memory(self._root_path):
                     self._stands.place(mount.dest, write, is_dir=False)
+                else:
+                    self._pipe(mount)
             case SshSocket():
                 self._listen(mount)
+
+    def _pipe(self, secret: Secret) -> None:
+        """The root is on a disk: the secret goes through a pipe."""
+        stands, placed = self._stands, ""
+
+        def make() -> str:
+            return make_pipe(stands.aside(), secret.mode, secret.uid, secret.gid)
+
+        def put(path: str) -> bool:
+            nonlocal placed
+            if placed:
+                return stands.renew(placed, path)
+            placed = stands.place(secret.dest, lambda there: os.rename(path, there), is_dir=False)
+            return True
+
+        self._stack.callback(SecretPipe(secret.data, make, put).close)
 
     def _listen(self, agent: SshSocket) -> None:
         require_mapped(self._worker, User(agent.uid, agent.gid))
@@ -91,26 +113,11 @@ class ChrootMounts:
         return any(other is not mount and other.dest.startswith(above) for other in self._wanted.values())
 
 
-def require_mountable(wanted: Sequence[StepMount], worker: Worker, root_path: str) -> None:
-    """Raise `HostUnsupported` (`isolation-too-weak`) for a secret's file that would be on a disk, and
-    `UserError` (`bad-mount-source`)."""
+def require_mountable(wanted: Sequence[StepMount]) -> None:
+    """Raise `UserError` (`bad-mount-source`) for what is not there."""
     for mount in wanted:
         if isinstance(mount, Bind) and not os.path.exists(mount.source):
             raise UserError.of("bad-mount-source", f"nothing can be mounted from {mount.source}")
-    if worker.namespaced or not any(isinstance(mount, Secret) for mount in wanted):
-        return
-    if not _in_memory(root_path):
-        what = "a secret as a file, which must never touch a disk"
-        fix = (
-            "give the secret as a variable (--mount=type=secret,id=…,env=NAME), or put the store on a memory "
-            "file system (tmpfs) with --root"
-        )
-        raise HostUnsupported.of(
-            "isolation-too-weak",
-            f"chroot isolation without namespaces cannot give the step {what}",
-            hint=fix,
-            details={"probe": {"isolation": "chroot", "wanted": what}, "fix": fix},
-        )
 
 
 def _in_memory(path: str) -> bool:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
+from arkwright.diagnostics.errors import HostUnsupported
 from arkwright.linux.groups import StepGroups
 from arkwright.linux.jail import Jail
 from arkwright.linux.worker import Worker
@@ -40,14 +41,17 @@ def limited(spec: StepSpec, worker: Worker, notify: Callable[[str], None]) -> It
     """Groups for the time of the step; `notify` gets a note on what cannot be limited here."""
     values = group_files(spec.limits)
     whole = group_files(spec.limits.whole or StepLimits())
-    if not any((*values.values(), *whole.values())):
+    parent = spec.limits.cgroup_parent
+    if not (parent or any((*values.values(), *whole.values()))):
         yield Limited(spec, {}, spec.limits.cpus, lambda: False)
         return
     with ExitStack() as stack:
         try:
-            within = worker.build_groups.around(whole) if any(whole.values()) else None
-            groups = stack.enter_context(StepGroups(worker.build_groups.root_fd, values, within))
+            within = worker.build_groups.around(whole, parent) if any(whole.values()) else None
+            groups = stack.enter_context(StepGroups(worker.build_groups.root_fd, values, within, parent))
         except OSError as error:
+            if parent:
+                raise _no_parent(parent, error) from error
             rlimits, effect = _instead(spec)
             notify(f"no control group can be made for steps ({error.strerror or error}): {effect}")
             changed = msgspec.structs.replace(spec, rlimits=(*spec.rlimits, *rlimits))
@@ -55,6 +59,18 @@ def limited(spec: StepSpec, worker: Worker, notify: Callable[[str], None]) -> It
             return
         fds = dict(enumerate(groups.procs_fds, _FIRST_FD))
         yield Limited(spec, fds, spec.limits.cpus, groups.out_of_memory)
+
+
+def _no_parent(parent: str, error: OSError) -> HostUnsupported:
+    fix = f"make the group {parent} first, and let this user make groups in it"
+    found = HostUnsupported.of(
+        "no-cgroup-parent",
+        f"no control group can be made for steps in {parent}: {error.strerror or error}",
+        hint=fix,
+        details={"probe": {"cgroup_parent": parent, "errno": error.errno}, "fix": fix},
+    )
+    assert isinstance(found, HostUnsupported)
+    return found
 
 
 def group_files(limits: StepLimits) -> dict[str, dict[str, str]]:
@@ -78,7 +94,7 @@ def _instead(spec: StepSpec) -> tuple[list[Rlimit], str]:
     """What rlimits can do, and a sentence on it."""
     limits = spec.limits
     parts, rlimits = [], []
-    if limits.whole is not None:
+    if any(group_files(limits.whole or StepLimits()).values()):
         parts.append("the limits of the whole build have no effect")
     if limits.memory:
         rlimits.append(Rlimit("data", limits.memory, limits.memory))

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.layer.rooted import DIRECTORY, Root
+from arkwright.layer.rooted import DIRECTORY, Root, set_mode
 
 _Time = tuple[int, int]
 
@@ -146,8 +146,8 @@ class MountPoints:
     def _make_directory(self, parent_fd: int, name: str, path: str) -> None:
         before = _times(parent_fd)
         os.mkdir(name, 0o755, dir_fd=parent_fd)
-        # mkdir applies the umask, which may be anything.
-        os.chmod(name, 0o755, dir_fd=parent_fd)
+        # mkdir applies the umask, which may be anything. A step with the same cache may have put a link there.
+        set_mode(parent_fd, name, 0o755)
         self._record(parent_fd, name, before, is_dir=True)
 
     def _make_file(self, parent_fd: int, name: str) -> None:

@@ -45,12 +45,15 @@ def hosts_file(hostname: str, extra: Iterable[tuple[str, str]]) -> bytes:
 
 
 def resolv_conf(network: Network, text: str | None = None) -> bytes:
-    """The text of `/etc/resolv.conf`: the host's, or `text` in its place.
+    """The text of `/etc/resolv.conf`: the host's, or `text` in its place; empty without a network.
 
     In a network of its own a step cannot reach a resolver on the host's loopback. Those lines are
     replaced by the address at which that resolver answers in there; without any, they go, and
     systemd-resolved's list of real servers is read where that is the resolver.
     """
+    if network.kind == "none":
+        # Nothing of this host is told to a step that could not use it.
+        return b""
     text = _read("/etc/resolv.conf") if text is None else text
     if network.kind == "host":
         return text.encode(errors="surrogateescape")

@@ -70,8 +70,9 @@ class StepLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory` and `memory_swap` (both together; -1: unlimited) in bytes, `cpu_quota` and `cpu_period`
     in microseconds, `cpu_shares` relative to 1024, `cpus` the CPUs it may run on, `timeout_s` and
-    `max_output` (bytes) what ends it. `whole`: memory, CPU time and processes of all steps of the build
-    together.
+    `max_output` (bytes) what ends it. `cgroup_parent`: the control group in which that of the step is made,
+    below the builder's own unless it begins with `/`. `whole`: memory, CPU time, processes and output of all
+    steps of the build together, and the time of the build.
     """
 
     memory: int = 0
@@ -83,6 +84,7 @@ class StepLimits(msgspec.Struct, frozen=True, kw_only=True):
     pids: int = 0
     timeout_s: float = 0.0
     max_output: int = 0
+    cgroup_parent: str = ""
     whole: StepLimits | None = None
 
 

@@ -122,6 +122,25 @@ class StandIns:
         placed.after = _times(parent_fd)
         return path
 
+    def aside(self) -> str:
+        """A path of no file yet, on the root's file system and out of the step's reach."""
+        return os.path.join(self._aside_path, f"made-{os.urandom(6).hex()}")
+
+    def renew(self, path: str, new_path: str) -> bool:
+        """Put the file at `new_path` (see `aside`) in the place of the one that `place` made at `path`,
+        unless the step has put another there; whether it did."""
+        placed = next(one for one in self._placed if f"/proc/self/fd/{one.parent_fd}/{one.name}" == path)
+        now = _times(placed.parent_fd)
+        ino = os.stat(new_path, follow_symlinks=False).st_ino
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(placed.name, dir_fd=placed.parent_fd, follow_symlinks=False).st_ino == placed.ino:
+                os.rename(new_path, placed.name, dst_dir_fd=placed.parent_fd)
+                placed.ino = ino
+                if now[1] == placed.after[1]:
+                    placed.after = _times(placed.parent_fd)
+                return True
+        return False
+
     def bind(self, source: str, path: str, *, readonly: bool = False) -> None:
         """Mount `source` at a path of the builder's view until the end, where mounts are allowed.
 

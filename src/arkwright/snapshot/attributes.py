@@ -12,6 +12,7 @@ import stat
 from contextlib import suppress
 
 from arkwright.layer.attributes import carried
+from arkwright.layer.rooted import set_mode
 
 _OVERLAY = ("user.overlay.", "trusted.overlay.")
 _NO_XATTRS = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
@@ -19,11 +20,6 @@ _NO_XATTRS = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _UNREADABLE = frozenset({errno.ENODATA, errno.EPERM, errno.EACCES, *_NO_XATTRS})
 _REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, *_NO_XATTRS})
 OPAQUE = "user.overlay.opaque"
-
-
-def is_whiteout(info: os.stat_result) -> bool:
-    """Whether this is overlayfs's note that a name is deleted: a character device 0/0."""
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 
 def is_opaque(directory_fd: int) -> bool:
@@ -97,4 +93,4 @@ def _value(place: int | str, name: str) -> bytes | None:
 def make_directory(parent_fd: int, name: str) -> None:
     """Make a directory that we can work in, whatever the umask."""
     os.mkdir(name, 0o700, dir_fd=parent_fd)
-    os.chmod(name, 0o700, dir_fd=parent_fd)
+    set_mode(parent_fd, name, 0o700)

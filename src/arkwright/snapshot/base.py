@@ -114,3 +114,7 @@ class Snapshotter(Protocol):
         with blobs stays, as not unpacked; another is deleted.
         """
         ...
+
+    def close(self) -> None:
+        """Throw away what is kept from one tree for the next."""
+        ...

@@ -1,9 +1,9 @@
 """Trees as plain directories: works wherever files can be written, with no mount at all.
 
 Layers have the same format as those of the overlay tier, so both can use one store. `prepare`
-builds the whole tree and gives each name a file of its own: on overlay, too, writing one of two
-linked names of a lower layer leaves the other alone. Links that a step makes itself stay. A view is
-built of links to the layers' own files, with the links between them as overlay shows them;
+builds the whole tree, unless it was kept (see `kept`), and gives each name a file of its own: on
+overlay, too, writing one of two linked names of a lower layer leaves the other alone. Links that a step
+makes itself stay. A view is built of links to the layers' own files, with the links between them as overlay shows them;
 nothing but good manners makes it read-only.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import BinaryIO
 
 import msgspec
@@ -21,6 +21,7 @@ from arkwright.layer.rooted import Root
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.contents import View, layer_diff, unpack
 from arkwright.snapshot.extract import extract
+from arkwright.snapshot.kept import KeptTrees, Looked, add_layer, restore, with_ancestors
 from arkwright.snapshot.layers import new_id, tree_path
 from arkwright.snapshot.publish import Publisher, discard, make_work_directory
 from arkwright.snapshot.sharing import Key, SharedTrees, Tree
@@ -44,6 +45,7 @@ class CopySnapshotter:
         self._store = store
         self._publisher = Publisher(store, sync)
         self._views = SharedTrees(self._build_view)
+        self._kept = KeptTrees(store)
 
     def has(self, layer: Layer) -> bool:
         """Whether the layer's directory is there."""
@@ -51,9 +53,9 @@ class CopySnapshotter:
 
     def prepare(self, layers: Sequence[str]) -> CopyActive:
         """A copy of the tree of `layers`."""
-        copied = Copied()
-        claim = self._build(tuple(layers), link=False, copied=copied)
-        return CopyActive(self._store, self._publisher, claim, tuple(layers), self.view, copied)
+        key = tuple(layers)
+        claim, copied = self._again(key) or self._anew(key)
+        return CopyActive(self._store, self._publisher, claim, key, self.view, copied, self._kept)
 
     def view(self, layers: Sequence[str]) -> AbstractContextManager[str]:
         """A tree of `layers`, to be read only; shared by those who view the same list."""
@@ -77,6 +79,35 @@ class CopySnapshotter:
 
     def remove(self, layer_id: str) -> None:
         self._publisher.remove(layer_id)
+
+    def close(self) -> None:
+        """Throw away what was kept for the next step."""
+        self._kept.close()
+
+    def _anew(self, layers: Key) -> tuple[Claim, Copied]:
+        copied = Copied()
+        return self._build(layers, link=False, copied=copied), copied
+
+    def _again(self, layers: Key) -> tuple[Claim, Copied] | None:
+        """The tree in which the last of the layers was made, complete again."""
+        found = self._kept.take(layers)
+        if found is None:
+            return None
+        claim, copied = found
+        try:
+            with (
+                space_needed(claim.path, "a copy of a tree"),
+                Root(tree_path(self._store.root_path, layers[-1])) as layer,
+                Root(claim.path + "/tree") as tree,
+            ):
+                add_layer(layer, tree, copied)
+                copied.complete(claim.path)
+        except BaseException as error:
+            discard(self._store, claim)
+            if isinstance(error, OSError):
+                return None
+            raise
+        return claim, copied
 
     def _build_view(self, layers: Key) -> Tree:
         claim = self._build(layers, link=True)
@@ -112,8 +143,12 @@ class CopyActive:
         parents: Key,
         view: View,
         copied: Copied,
+        kept: KeptTrees,
     ) -> None:
         self._copied = copied
+        self._kept = kept
+        self._whole = False
+        self._given = False
         self._store = store
         self._publisher = publisher
         self._claim = claim
@@ -138,9 +173,9 @@ class CopyActive:
                     with Root(self.root) as tree:
                         whiteouts = make_canonical(tree, None, scrub)
             layer = Layer(id=new_id(), parents=self._parents, origin="executed")
-            return self._publisher.publish(self._layer_path, layer, whiteouts)
+            return self._published(layer, whiteouts)
         finally:
-            discard(self._store, self._claim)
+            self._end()
 
     def abort(self) -> None:
         """Throw the copy away."""
@@ -155,8 +190,19 @@ class CopyActive:
                 whiteouts = unpack(tar, self.root, on_nothing=not self._parents, times_ns=times)
                 if self._parents:
                     whiteouts = self._extract(())
-            return self._publisher.publish(self._layer_path, layer, whiteouts)
+            return self._published(layer, whiteouts)
         finally:
+            self._end()
+
+    def _published(self, layer: Layer, whiteouts: Sequence[str]) -> Layer:
+        made = self._publisher.publish(self._layer_path, layer, whiteouts)
+        if self._whole:
+            self._kept.put((*self._parents, made.id), self._claim, self._copied)
+            self._given = True
+        return made
+
+    def _end(self) -> None:
+        if not self._given:
             discard(self._store, self._claim)
 
     @property
@@ -169,5 +215,12 @@ class CopyActive:
         with self._view(self._parents) as parent_path:
             with Root(parent_path) as parent, Root(self.root) as tree, Root(self._layer_path) as upper:
                 make_canonical(tree, None)
-                extract(parent, tree, upper, self._copied.untouched)
-                return make_canonical(upper, parent, patterns)
+                looked = Looked(self.root, self._copied)
+                changes = extract(parent, tree, upper, looked.untouched)
+                whiteouts = make_canonical(upper, parent, patterns)
+                changed = {change.entry.path for change in changes if change.entry.type != "whiteout"}
+                # What cannot be put back, as a directory's mode is against it, is copied anew.
+                with suppress(OSError):
+                    restore(parent, tree, upper, with_ancestors(changed | looked.touched), self._copied)
+                    self._whole = True
+                return whiteouts

@@ -7,15 +7,15 @@ import os
 from arkwright.layer.diff import Untouched, diff
 from arkwright.layer.entry import Change
 from arkwright.layer.rooted import Root
+from arkwright.layer.tree import make_whiteout
 from arkwright.snapshot.attributes import copy_attributes, make_directory
-from arkwright.snapshot.upper import make_whiteout
 
 
-def extract(parent: Root, tree: Root, upper: Root, untouched: Untouched | None = None) -> None:
-    """Move everything in `tree` that is not as in `parent` to the empty directory `upper`.
+def extract(parent: Root, tree: Root, upper: Root, untouched: Untouched | None = None) -> list[Change]:
+    """Move everything in `tree` that is not as in `parent` to the empty directory `upper`; what that was.
 
-    Files are renamed, so that links among them stay; `tree` is of no use afterwards.
-    Of files that are `untouched` (see `layer.diff`) the content is not compared.
+    Files are renamed, so that links among them stay; `tree` lacks them afterwards, and its directories
+    have other times. Of files that are `untouched` (see `layer.diff`) the content is not compared.
     """
     # All of it first: moving changes the times of the directories that are still to be compared.
     changes = list(diff(parent, tree, untouched=untouched))
@@ -29,6 +29,7 @@ def extract(parent: Root, tree: Root, upper: Root, untouched: Untouched | None =
             _move(change, tree, upper)
     for path in reversed(before):
         _carry_over(path, tree, upper, before[path])
+    return changes
 
 
 def _status(tree: Root, path: str) -> os.stat_result:

@@ -75,6 +75,9 @@ class OverlaySnapshotter:
     def remove(self, layer_id: str) -> None:
         self._publisher.remove(layer_id)
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
     def _prepare(self, layers: Key) -> OverlayActive:
         claim = self._store.claim_work()
         try:

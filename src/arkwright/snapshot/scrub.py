@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from arkwright.layer.rooted import Root
-from arkwright.snapshot.attributes import copy_attributes, is_whiteout
+from arkwright.layer.tree import is_whiteout
+from arkwright.snapshot.attributes import copy_attributes
 
 
 def drop_changes(upper: Root, parent: Root | None, patterns: Sequence[str]) -> set[str]:

@@ -13,8 +13,9 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from arkwright.layer.rooted import Root
-from arkwright.snapshot.attributes import copy_attributes, copy_xattrs, is_opaque, is_whiteout, make_directory
+from arkwright.layer.rooted import Root, set_mode
+from arkwright.layer.tree import is_whiteout
+from arkwright.snapshot.attributes import copy_attributes, copy_xattrs, is_opaque, make_directory
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -123,7 +124,7 @@ def copy_entry(source_fd: int, name: str, target_fd: int, info: os.stat_result) 
     os.chown(name, info.st_uid, info.st_gid, dir_fd=target_fd, follow_symlinks=False)
     copy_xattrs(f"/proc/self/fd/{source_fd}/{name}", f"/proc/self/fd/{target_fd}/{name}")
     if not stat.S_ISLNK(info.st_mode):
-        os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=target_fd)
+        set_mode(target_fd, name, stat.S_IMODE(info.st_mode))
     times = (info.st_atime_ns, info.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=target_fd, follow_symlinks=False)
 

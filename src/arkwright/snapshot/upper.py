@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 
 from arkwright.layer.diff import diff
 from arkwright.layer.rooted import Root
-from arkwright.snapshot.attributes import is_opaque, is_whiteout, strip_overlay_notes
+from arkwright.layer.tree import is_whiteout, make_whiteout
+from arkwright.snapshot.attributes import is_opaque, strip_overlay_notes
 from arkwright.snapshot.scrub import drop_changes
 
 
@@ -77,7 +78,7 @@ class _Normaliser:
             below = _status(parent_fd, name)
             if stat.S_ISDIR(info.st_mode):
                 directories.append((prefix + name, below is not None and stat.S_ISDIR(below.st_mode)))
-            elif is_whiteout(info) or stat.S_ISSOCK(info.st_mode):
+            elif is_whiteout(info):
                 whiteouts += _settle_deletion(upper_fd, name, info, hides=below is not None)
             else:
                 if stat.S_ISREG(info.st_mode):
@@ -129,16 +130,11 @@ def _remove(upper: Root, path: str) -> bool:
 
 def _settle_deletion(upper_fd: int, name: str, info: os.stat_result, *, hides: bool) -> bool:
     """A whiteout, or a socket (which no layer can hold), becomes a whiteout if it hides anything."""
-    if not (hides and is_whiteout(info)):
+    if not (hides and stat.S_ISCHR(info.st_mode)):
         os.unlink(name, dir_fd=upper_fd)
         if hides:
             make_whiteout(upper_fd, name)
     return hides
-
-
-def make_whiteout(directory_fd: int, name: str) -> None:
-    """Note that a name is deleted. Needs no privilege since Linux 5.8."""
-    os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory_fd)
 
 
 def _alike(one: os.stat_result, other: os.stat_result) -> bool:

@@ -24,6 +24,7 @@ from arkwright.layer.entry import Change, Entry
 from arkwright.layer.export import export_layer
 from arkwright.layer.profile import Profile
 from arkwright.layer.rooted import DIRECTORY, Root
+from arkwright.layer.stamps import Stamps
 from arkwright.layer.tree import Fact, fact_at, facts
 from arkwright.layer.virtual_nodes import Node, Spool, VirtualTree
 from arkwright.snapshot.base import Layer
@@ -36,8 +37,8 @@ Key = tuple[str, ...]
 
 
 class VirtualSnapshotter:
-    """Implements `snapshot.base.Snapshotter` without trees on disk; blobs are made under `profile`,
-    what else has to be on disk is in `scratch_path`, a directory that somebody else removes.
+    """Implements `snapshot.base.Snapshotter` without trees on disk; blobs are made under `profile` and
+    with the times of `stamps`, what else has to be on disk is in `scratch_path`, a directory that somebody else removes.
 
     Besides what the contract says, methods raise `UserError` `no-space`. Layers that are not in memory
     are applied first (`has`), even if another tier unpacked them.
@@ -45,9 +46,16 @@ class VirtualSnapshotter:
 
     name = "virtual"
 
-    def __init__(self, store: Store, profile: Profile, scratch_path: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        profile: Profile,
+        scratch_path: str,
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
+    ) -> None:
         self._store = store
         self._profile = profile
+        self._stamps = stamps
         self._records = LayerRecords(store.metadata)
         self._scratch_path = scratch_path
         self._spool = Spool(scratch_path)
@@ -96,6 +104,9 @@ class VirtualSnapshotter:
         self._own.pop(layer_id, None)
         self._records.forget_tree(layer_id)
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
     def commit(self, parents: Key, tree: VirtualTree) -> Layer:
         """A finished tree as a layer: its blob is written and recorded."""
         tree.freeze()
@@ -114,7 +125,7 @@ class VirtualSnapshotter:
         with space_needed(self._scratch_path, f"layer {layer.id}"):
             times_ns: list[int] = []
             changes = _noting(self.diff(layer), times_ns)
-            diff_id, blob = export_layer(changes, self._store.content, self._profile)
+            diff_id, blob = export_layer(changes, self._store.content, self._profile, stamp=self._stamps.of)
         made = msgspec.structs.replace(
             layer, origin="imported", ownership="records", unpacked=False, diff_id=diff_id,
             blobs={self._profile.name: blob}, created_at=int(time.time()),

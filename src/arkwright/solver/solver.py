@@ -19,7 +19,7 @@ from contextlib import suppress
 import msgspec
 
 from arkwright.cache.records import Record, Records
-from arkwright.diagnostics.errors import ArkwrightError, Cancelled
+from arkwright.diagnostics.errors import ArkwrightError, Cancelled, StepFailed
 from arkwright.events.stream import EventStream
 from arkwright.events.types import CacheHit, Declared, Started, Waiting
 from arkwright.graph.definition import Definition, Edge, Vertex, VertexMetadata
@@ -27,7 +27,7 @@ from arkwright.graph.inspect import describe_vertex
 from arkwright.solver.dedupe import Claims, Holder
 from arkwright.solver.result import Found, Remotes, Resolver, Result
 from arkwright.solver.scheduler import Scheduler
-from arkwright.solver.state import State, key_of, placed
+from arkwright.solver.state import State, key_of, placed, results_of
 from arkwright.solver.walk import Walk
 
 _SIBLINGS = 8
@@ -318,17 +318,24 @@ class Solver:
         with room:
             # Only an operation that runs a command has one.
             tier = str(getattr(state.operation, "tier", ""))
-            self.stream.emit(Started(vertex=state.digest, key=key_of(state).digest, tier=tier))
-            state.results = state.operation.run(inputs, scheduler.cancelled)
+            asked = not state.metadata.ignore_cache
+            self.stream.emit(Started(vertex=state.digest, key=key_of(state).digest, tier=tier, asked=asked))
+            try:
+                state.results = state.operation.run(inputs, scheduler.cancelled)
+            except StepFailed:
+                self._note_attempt(state, inputs)
+                raise
             with self._counting:
                 self.totals.run += 1
             if state.operation.still_valid():
                 self._record(state, inputs)
+            else:
+                self._note_attempt(state, inputs)
 
     def _adopt_sibling(self, state: State, inputs: Sequence[Result]) -> bool:
         for record in self._records.siblings(state.operation.operation_key(), limit=_SIBLINGS):
             if self._equal_inputs(state, inputs, record) and self._adopt(state, record):
-                self._record(state, inputs)
+                self._record(state, inputs, record)
                 self._hit(state, record, "content")
                 return True
         return False
@@ -346,7 +353,7 @@ class Solver:
         for one in known:
             found = self.remotes.find(one.record) if seen and one.inputs == seen else None
             if found is not None and self._adopt(state, _imported(state, found)):
-                self._record(state, inputs)
+                self._record(state, inputs, _imported(state, found))
                 self._hit(state, _imported(state, found), "content", found.origin)
                 return True
         return False
@@ -362,22 +369,33 @@ class Solver:
                 return False
         return True
 
-    def _record(self, state: State, inputs: Sequence[Result]) -> None:
+    def _record(self, state: State, inputs: Sequence[Result], origin: Record | None = None) -> None:
+        """Keep what came out; `origin` is the record that it was taken from."""
+        record = self._describing(state, inputs, results_of(state))
+        if origin is not None:
+            record = msgspec.structs.replace(record, created_at=origin.created_at, build=origin.build)
+        self._records.save(record)
+        self._describe(state)
+        self.on_record(state, record)
+
+    def _note_attempt(self, state: State, inputs: Sequence[Result]) -> None:
+        """Keep what explains why a step ran that has no record; a full disk makes no other failure of it."""
+        with suppress(ArkwrightError):
+            self._records.save_attempt(self._describing(state, inputs, ()))
+            self._describe(state)
+
+    def _describing(self, state: State, inputs: Sequence[Result], results: Sequence[Result]) -> Record:
         key = key_of(state)
-        assert state.results is not None
-        record = Record(
+        return Record(
             key=key.digest,
             operation=state.operation.operation_key(),
             vertex=state.digest,
             inputs=tuple(result.encode() for result in inputs),
-            results=tuple(result.encode() for result in state.results),
+            results=tuple(result.encode() for result in results),
             created_at=time.time_ns(),
             build=self._build,
             fields=key.fields,
         )
-        self._records.save(record)
-        self._describe(state)
-        self.on_record(state, record)
 
     def _describe(self, state: State) -> None:
         """Keep what the digests in a key's fields stand for; sources have no record of their own."""

@@ -7,6 +7,7 @@ import base64
 import email.utils
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -51,11 +52,17 @@ class PinnedFile(Pinned, frozen=True, kw_only=True):
 
 
 class HttpSource:
-    """A `FileSource` for `http` and `https`. Thread-safe."""
+    """A `FileSource` for `http` and `https`. Thread-safe. `leads_to` is asked before a redirection is followed."""
 
     def __init__(
-        self, store: Store, *, transport: Transport | None = None, retry: RetryPolicy | None = None
+        self,
+        store: Store,
+        *,
+        transport: Transport | None = None,
+        retry: RetryPolicy | None = None,
+        leads_to: Callable[[str], None] | None = None,
     ) -> None:
+        self._leads_to = leads_to
         self._content = store.content
         self._metadata = store.metadata
         self._transport = transport
@@ -155,7 +162,9 @@ class HttpSource:
             headers["If-Modified-Since"] = known.last_modified
         with ExitStack() as stack:
             transport = self._transport or stack.enter_context(Transport())
-            response = stack.enter_context(transport.request("GET", _without_userinfo(url), headers=headers))
+            response = stack.enter_context(
+                transport.request("GET", _without_userinfo(url), headers=headers, leads_to=self._leads_to)
+            )
             if response.status == 304 and known is not None:
                 return known
             if response.status != 200:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -55,6 +56,8 @@ class StoreImageSource:
         self._tls_verify = tls_verify
         self._shared = access
         self._own: Access | None = None
+        # Whether a place other than the image's own may be asked for a layer.
+        self.may_ask: Callable[[str], bool] = lambda origin: True
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -96,6 +99,8 @@ class StoreImageSource:
         known = [image.origin] if image.origin else []
         failure: ArkwrightError | None = None
         for origin in dict.fromkeys([*known, *self._origins(layer.digest)]):
+            if origin not in known and not self.may_ask(origin):
+                continue
             try:
                 self._fetch_from(origin, layer, progress)
                 return

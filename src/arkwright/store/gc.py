@@ -152,7 +152,11 @@ def _delete_children(parent_fd: int, name: str, trash_fd: int, depth: int) -> bo
     try:
         directory_fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
     except PermissionError:
-        os.chmod(name, 0o700, dir_fd=parent_fd)
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        try:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        finally:
+            os.close(handle)
         directory_fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
     try:
         info = os.fstat(directory_fd)

@@ -20,7 +20,7 @@ _NODE = re.compile(r"(?:.*/)?node_modules/(?:@[^/]+/)?[^/@][^/]*/package\.json")
 _GEM = re.compile(r"(?:.*/)?specifications/(?:default/)?[^/]+\.gemspec")
 _COMPOSER = re.compile(r"(?:.*/)?vendor/composer/installed\.json")
 _CLASSIFIER = "License :: "
-_GEM_FIELD = re.compile(r"^\s*s\.(name|version|homepage|licenses|authors)\s*=\s*(.+)$", re.MULTILINE)
+_GEM_FIELD = re.compile(r"^[ \t]*s\.(name|version|homepage|licenses|authors)\s*=\s*(.+)$", re.MULTILINE)
 _RUBY_TEXT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'([^']*)'")
 
 
@@ -46,13 +46,18 @@ def _python(files: Mapping[str, bytes], distribution: Distribution) -> Iterator[
             licences=(str(stated),) if stated and len(str(stated)) < 200 else tuple(sorted(named)),
             supplier=str(said.get("Author-email") or said.get("Author") or ""),
             homepage=str(said.get("Home-page") or ""),
-            files=_recorded(record, posixpath.dirname(directory)), told_by=path,
+            files=_recorded(record, directory), told_by=path,
         )  # fmt: skip
 
 
-def _recorded(record: bytes, base: str) -> tuple[str, ...]:
+def _recorded(record: bytes, directory: str) -> tuple[str, ...]:
+    base = posixpath.dirname(directory)
     rows = csv.reader(io.StringIO(record.decode(errors="replace")))
-    return tuple("/" + posixpath.normpath(posixpath.join(base, row[0])) for row in rows if row)
+    try:
+        paths = [posixpath.normpath(posixpath.join("/", base, row[0])) for row in rows if row and row[0]]
+    except csv.Error as error:
+        raise ValueError(str(error), f"{directory}/RECORD") from error
+    return tuple(path if path[:2] != "//" else path[1:] for path in paths)
 
 
 def _node(files: Mapping[str, bytes], distribution: Distribution) -> Iterator[Package]:
@@ -66,7 +71,8 @@ def _node(files: Mapping[str, bytes], distribution: Distribution) -> Iterator[Pa
         yield Package(
             kind="npm", namespace=scope if slash else "", name=name, version=str(fields["version"]),
             licences=tuple(_node_licences(licence if licence is not None else fields.get("licenses"))),
-            supplier=_person(fields.get("author")), homepage=str(fields.get("homepage") or ""), told_by=path,
+            supplier=_person(fields.get("author")) or _first_person(fields.get("maintainers")),
+            homepage=str(fields.get("homepage") or ""), home=posixpath.dirname(path), told_by=path,
         )  # fmt: skip
 
 
@@ -85,35 +91,59 @@ def _person(said: Any) -> str:
     return said if isinstance(said, str) else ""
 
 
+def _first_person(said: Any) -> str:
+    return _person(said[0]) if isinstance(said, list) and said else ""
+
+
 def _gem(files: Mapping[str, bytes], distribution: Distribution) -> Iterator[Package]:
     """The specifications that `gem install` writes: Ruby, of which only plain assignments are read."""
     for path, data in sorted(files.items()):
         fields: dict[str, list[str]] = {}
         for name, value in _GEM_FIELD.findall(data.decode(errors="replace")):
             fields.setdefault(name, [double or single for double, single in _RUBY_TEXT.findall(value)])
-        if not fields.get("name"):
+        if not next(iter(fields.get("name", ())), ""):
             raise ValueError("a specification without a name", path)
         yield Package(
             kind="gem", name=fields["name"][0], version=next(iter(fields.get("version", [])), ""),
             licences=tuple(fields.get("licenses", ())), supplier=", ".join(fields.get("authors", ())),
-            homepage=next(iter(fields.get("homepage", [])), ""), told_by=path,
+            homepage=next(iter(fields.get("homepage", [])), ""), home=_gem_home(path), told_by=path,
         )  # fmt: skip
+
+
+def _gem_home(path: str) -> str:
+    """Beside `specifications` is `gems`, where each has a directory of the specification's name."""
+    base, _, name = path.removesuffix(".gemspec").rpartition("specifications/")
+    return f"{base}gems/{name.removeprefix('default/')}"
 
 
 def _composer(files: Mapping[str, bytes], distribution: Distribution) -> Iterator[Package]:
     for path, data in sorted(files.items()):
         document = _json(path, data, wanted=(dict, list))
-        installed = document.get("packages", []) if isinstance(document, dict) else document
+        installed = _listed(document.get("packages")) if isinstance(document, dict) else document
         for one in installed:
-            namespace, _, name = str(one.get("name", "")).rpartition("/")
+            namespace, _, name = (
+                str(one.get("name", "")).rpartition("/") if isinstance(one, dict) else ("", "", "")
+            )
             if not name:
                 raise ValueError("a package without a name", path)
-            people = [str(person.get("name", "")) for person in one.get("authors") or ()]
+            people = [_person(person) for person in _listed(one.get("authors"))]
             yield Package(
                 kind="composer", namespace=namespace, name=name, version=str(one.get("version", "")),
-                licences=tuple(map(str, one.get("license") or ())), supplier=", ".join(filter(None, people)),
-                homepage=str(one.get("homepage") or ""), told_by=path,
+                licences=tuple(_node_licences(one.get("license"))), supplier=", ".join(filter(None, people)),
+                homepage=str(one.get("homepage") or ""), home=_composer_home(path, one), told_by=path,
             )  # fmt: skip
+
+
+def _composer_home(path: str, said: Any) -> str:
+    """Version 2 says where a package is; before, it was in the directory of its name."""
+    vendor = posixpath.dirname(posixpath.dirname(path))
+    stated = said.get("install-path") or f"../{said['name']}"
+    home = posixpath.normpath(posixpath.join(vendor, "composer", str(stated)))
+    return home if home.startswith(f"{vendor}/") else ""
+
+
+def _listed(said: Any) -> list[Any]:
+    return said if isinstance(said, list) else []
 
 
 def _json(path: str, data: bytes, wanted: tuple[type, ...] = (dict,)) -> Any:
@@ -131,6 +161,10 @@ def _fits(pattern: re.Pattern[str], ending: str) -> Any:
     return lambda path: path.endswith(ending) and pattern.fullmatch(path) is not None
 
 
+def _fits_composer(path: str) -> bool:
+    return path.endswith("/installed.json") and _COMPOSER.fullmatch(path) is not None
+
+
 PYTHON = Scanner(
     name="python",
     wants=lambda path: (
@@ -141,4 +175,4 @@ PYTHON = Scanner(
 )
 NODE = Scanner(name="node", wants=_fits(_NODE, "/package.json"), scan=_node)
 GEM = Scanner(name="gem", wants=_fits(_GEM, ".gemspec"), scan=_gem)
-COMPOSER = Scanner(name="composer", wants=_fits(_COMPOSER, "/installed.json"), scan=_composer)
+COMPOSER = Scanner(name="composer", wants=_fits_composer, shared=_fits_composer, scan=_composer)

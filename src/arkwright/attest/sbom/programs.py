@@ -1,11 +1,9 @@
-"""Packages inside of compiled programs and Java archives."""
+"""Packages inside of compiled programs: what Go and Rust write into them."""
 
 from __future__ import annotations
 
-import io
 import mmap
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -23,14 +21,12 @@ _GO_FRAME = 16
 # Rust: cargo-auditable's compressed JSON.
 _RUST_SECTION = b".dep-v0"
 _AUDIT_LIMIT = 8 << 20
-_JAR_DEPTH = 3
-_JAR_ENTRIES = 100_000
-_JAR_FILE = 1 << 20
-_JAR_NESTED = 256 << 20
+_ELF_64 = b"\x7fELF\x02\x01"
+_LOADED = 1
 
 
 def go(path: str, file: BinaryIO) -> Iterator[Package]:
-    """The modules of a Go program (1.18 and later). Raises `ValueError` for damaged build information."""
+    """The modules of a Go program. Raises `ValueError` for damaged build information."""
     with _mapped(file) as data:
         start = -16
         while True:
@@ -41,15 +37,17 @@ def go(path: str, file: BinaryIO) -> Iterator[Package]:
             if start % 16 == 0:
                 break
             start -= start % 16
-        if not data[start + 15] & _GO_INLINE:
-            raise ValueError("build information of Go before 1.18", path)
-        version, at = _go_text(data, start + 32, path)
-        modules, _ = _go_text(data, at, path)
+        if data[start + 15 : start + 16] >= bytes([_GO_INLINE]):
+            version, at = _go_text(data, start + 32, path)
+            modules, _ = _go_text(data, at, path)
+        else:
+            version, modules = _go_pointed(data, start, path)
     yield Package(
         kind="golang",
         name="stdlib",
         version=version.removeprefix("go"),
         licences=("BSD-3-Clause",),
+        files=(f"/{path}",),
         told_by=path,
     )
     replaced: list[Package] = []
@@ -60,7 +58,9 @@ def go(path: str, file: BinaryIO) -> Iterator[Package]:
         namespace, _, name = fields[0].rpartition("/")
         # `(devel)` is what was built from a work tree.
         version = fields[1] if len(fields) > 1 and fields[1] != "(devel)" else ""
-        found = Package(kind="golang", namespace=namespace, name=name, version=version, told_by=path)
+        found = Package(
+            kind="golang", namespace=namespace, name=name, version=version, files=(f"/{path}",), told_by=path
+        )
         if kind == "=>" and replaced:
             replaced.pop()
         replaced.append(found)
@@ -84,6 +84,31 @@ def _go_text(data: mmap.mmap, at: int, path: str) -> tuple[str, int]:
     raise ValueError("damaged build information of Go", path)
 
 
+def _go_pointed(data: mmap.mmap, start: int, path: str) -> tuple[str, str]:
+    """Before 1.18: addresses of two texts, each an address and a length in memory."""
+    damaged = ValueError("damaged build information of Go", path)
+    if start + 32 > len(data) or data[start + 14] != 8 or data[start + 15] or data[:6] != _ELF_64:
+        raise ValueError("build information of Go for a machine that is not read", path)
+    segments = _elf_segments(data)
+
+    def at(address: int, size: int) -> int:
+        for offset, begin, extent in segments:
+            if begin <= address and address + size <= begin + extent <= begin + len(data) - offset:
+                return offset + address - begin
+        raise damaged
+
+    texts = []
+    for place in struct.unpack_from("<QQ", data, start + 16):
+        address, size = struct.unpack_from("<QQ", data, at(place, 16))
+        if size and not address:
+            raise ValueError("build information of Go that is complete when it is loaded only", path)
+        if size > _GO_LIMIT:
+            raise damaged
+        begin = at(address, size) if size else 0
+        texts.append(data[begin : begin + size].decode(errors="replace"))
+    return texts[0], texts[1]
+
+
 def rust(path: str, file: BinaryIO) -> Iterator[Package]:
     """The crates of a program that was built with cargo-auditable. Raises `ValueError` when damaged."""
     with _mapped(file) as data:
@@ -101,7 +126,7 @@ def rust(path: str, file: BinaryIO) -> Iterator[Package]:
         raise ValueError(str(error), path) from error
     for one in audit.packages:
         if one.kind == "runtime":
-            yield Package(kind="cargo", name=one.name, version=one.version, told_by=path)
+            yield Package(kind="cargo", name=one.name, version=one.version, files=(f"/{path}",), told_by=path)
 
 
 class _Crate(msgspec.Struct):
@@ -114,9 +139,21 @@ class _Audit(msgspec.Struct):
     packages: tuple[_Crate, ...]
 
 
+def _elf_segments(data: mmap.mmap) -> list[tuple[int, int, int]]:
+    """Where a 64-bit little-endian ELF file is loaded: offset, address, size in the file."""
+    if len(data) < 64:
+        return []
+    (table,) = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
+    if size < 56 or table + size * count > len(data):
+        return []
+    headers = (struct.unpack_from("<I4xQQ8xQ", data, table + size * number) for number in range(count))
+    return [(offset, address, extent) for kind, offset, address, extent in headers if kind == _LOADED]
+
+
 def _elf_section(data: mmap.mmap, wanted: bytes) -> bytes | None:
     """A section of a 64-bit little-endian ELF file by its name (elf(5)); None when there is none."""
-    if len(data) < 64 or data[:6] != b"\x7fELF\x02\x01":
+    if len(data) < 64 or data[:6] != _ELF_64:
         return None
     (table,) = struct.unpack_from("<Q", data, 40)
     size, count, names = struct.unpack_from("<HHH", data, 58)
@@ -132,63 +169,8 @@ def _elf_section(data: mmap.mmap, wanted: bytes) -> bytes | None:
         name, offset, extent = place(number)
         begin = strings + name
         if name < length and data[begin : begin + len(wanted) + 1] == wanted + b"\0":
-            return data[offset : offset + extent]
+            return data[offset : offset + min(extent, _AUDIT_LIMIT)]
     return None
-
-
-def java(path: str, file: BinaryIO) -> Iterator[Package]:
-    """The artifacts of a Java archive, of archives inside of it too. Raises `ValueError` when damaged."""
-    yield from _jar(path, file, _JAR_DEPTH)
-
-
-def _jar(path: str, file: BinaryIO, depth: int) -> Iterator[Package]:
-    try:
-        archive = zipfile.ZipFile(file)
-        if len(archive.infolist()) > _JAR_ENTRIES:
-            raise ValueError("an archive of too many entries", path)
-        yield from _artifacts(path, archive)
-        for info in archive.infolist():
-            if depth > 1 and info.filename.endswith((".jar", ".war")) and info.file_size <= _JAR_NESTED:
-                with archive.open(info) as inner:
-                    yield from _jar(
-                        f"{path}!/{info.filename}", io.BytesIO(inner.read(_JAR_NESTED)), depth - 1
-                    )
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-        raise ValueError(str(error), path) from error
-
-
-def _artifacts(path: str, archive: zipfile.ZipFile) -> Iterator[Package]:
-    """By Maven's pom.properties; an archive without says in its manifest what it is."""
-    found = False
-    for info in archive.infolist():
-        if info.filename.startswith("META-INF/maven/") and info.filename.endswith("/pom.properties"):
-            fields = _properties(archive, info)
-            if fields.get("artifactId"):
-                found = True
-                yield Package(
-                    kind="maven", namespace=fields.get("groupId", ""), name=fields["artifactId"],
-                    version=fields.get("version", ""), told_by=path,
-                )  # fmt: skip
-    if not found and "META-INF/MANIFEST.MF" in archive.namelist():
-        fields = _properties(archive, archive.getinfo("META-INF/MANIFEST.MF"), separator=":")
-        name = fields.get("Bundle-SymbolicName", "").partition(";")[0] or fields.get(
-            "Implementation-Title", ""
-        )
-        version = fields.get("Bundle-Version") or fields.get("Implementation-Version", "")
-        if name and version:
-            yield Package(
-                kind="maven", name=name.strip(), version=version, told_by=path,
-                supplier=fields.get("Implementation-Vendor", "") or fields.get("Bundle-Vendor", ""),
-            )  # fmt: skip
-
-
-def _properties(archive: zipfile.ZipFile, info: zipfile.ZipInfo, separator: str = "=") -> dict[str, str]:
-    with archive.open(info) as file:
-        text = file.read(_JAR_FILE).decode(errors="replace")
-    # A manifest's long lines go on after a space (JAR file specification).
-    lines = text.replace("\r\n", "\n").replace("\n ", "").splitlines()
-    parts = (line.partition(separator) for line in lines if not line.startswith("#"))
-    return {name.strip(): value.strip() for name, found, value in parts if found}
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap:

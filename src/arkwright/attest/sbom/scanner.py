@@ -13,16 +13,24 @@ TEXT_LIMIT = 64 << 20
 """Databases and manifests larger than this are not read."""
 
 
+def _none(path: str) -> bool:
+    return False
+
+
 class Scanner(msgspec.Struct, frozen=True, kw_only=True):
     """Reads databases and manifests that are small enough for memory.
 
     `wants` is asked for every file by its path without the leading slash; `scan` gets all wanted files
     that hold anything, by path. Damaged files make it raise `ValueError` (what `msgspec`, `UnicodeDecodeError`
-    and `int()` raise too), with the path as the second argument when it is known.
+    and `int()` raise too), with the path as the second argument when it is known. `shared` are those of the wanted
+    files that tell of many packages, so that each layer that adds one writes them anew; they are scanned
+    as each layer left them, without the others. `limit` is what a file may hold, in bytes.
     """
 
     name: str
     wants: Callable[[str], bool]
+    shared: Callable[[str], bool] = _none
+    limit: int = TEXT_LIMIT
     scan: Callable[[Mapping[str, bytes], Distribution], Iterator[Package]]
 
 

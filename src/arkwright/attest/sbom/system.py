@@ -88,5 +88,5 @@ def _apk(files: Mapping[str, bytes], distribution: Distribution) -> Iterator[Pac
             )  # fmt: skip
 
 
-DPKG = Scanner(name="dpkg", wants=_wants_dpkg, scan=_dpkg)
-APK = Scanner(name="apk", wants=lambda path: path in _APK, scan=_apk)
+DPKG = Scanner(name="dpkg", wants=_wants_dpkg, shared=_STATUS.__eq__, scan=_dpkg)
+APK = Scanner(name="apk", wants=_APK.__contains__, shared=_APK.__contains__, scan=_apk)

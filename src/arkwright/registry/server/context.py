@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from arkwright.registry.server.answers import Problem
 from arkwright.registry.server.depot import Depot
 from arkwright.registry.server.repository import Images, Repository
+from arkwright.registry.server.room import Room
 from arkwright.registry.server.uploads import Uploads
 from arkwright.registry.server.wire import Body, Request, Wire
 from arkwright.store.store import Store
 
 
 class Shared(msgspec.Struct, frozen=True):
-    """What outlives a request. `has_room` says whether the store may grow."""
+    """What outlives a request. `room` is what the store may grow by."""
 
     depot: Depot
     images: Images
     uploads: Uploads
     read_only: bool = False
-    has_room: Callable[[], bool] = lambda: True
+    room: Room = Room()
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -32,6 +32,9 @@ class Depot:
         self._until_s = 0.0
         self._pending: dict[str, float] = {}
         self._store: Store | None = Store.open(root_path)
+        # Uploads that a killed server left behind: nobody can go on with them.
+        self._store.clean()
+        threading.Thread(target=self._store.empty_trash, name="trash", daemon=True).start()
         Repositories(self._store.metadata).forget_missing(self._store.content)
 
     @contextmanager

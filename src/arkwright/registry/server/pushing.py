@@ -43,7 +43,7 @@ def cancel_upload(call: Call) -> Answer:
     """DELETE. Raises `Problem`."""
     upload = _find(call)
     with upload.taken(call.wire.break_off):
-        call.shared.uploads.forget(upload)
+        _forget(call, upload)
     return Answer(status=204)
 
 
@@ -86,21 +86,30 @@ def _mount(call: Call, digest: str, origin: str) -> Answer | None:
 
 
 def _in_one_request(call: Call, digest: str) -> Answer:
-    with call.store.content.ingest(expected=digest, size=call.request.length) as ingest:
-        for block in call.body:
-            ingest.write(block)
-        publish(call.store.content, ingest, digest)
+    try:
+        with call.store.content.ingest(expected=digest, size=call.request.length) as ingest:
+            for block in call.shared.room.counted(call.body):
+                ingest.write(block)
+            publish(call.store.content, ingest, digest)
+    except BaseException:
+        call.shared.room.freed()
+        raise
     return _made(call, digest)
 
 
 def _append(call: Call, upload: Upload, ingest: Ingest) -> None:
     try:
-        for block in call.body:
+        for block in call.shared.room.counted(call.body):
             ingest.write(block)
-    except ArkwrightError:
-        # A part of the block may be written, and nothing could follow on it.
-        call.shared.uploads.forget(upload)
+    except (ArkwrightError, Problem):
+        # A part of the block may be written, or there is no room for the rest: nothing could follow.
+        _forget(call, upload)
         raise
+
+
+def _forget(call: Call, upload: Upload) -> None:
+    call.shared.uploads.forget(upload)
+    call.shared.room.freed()
 
 
 def _check_range(call: Call, upload: Upload) -> None:

@@ -71,8 +71,9 @@ def _answer(shared: Shared, request: Request, body: Body, wire: Wire) -> Answer:
         with shared.depot.store() as store:
             return listing.list_repositories(store, request)
     handler, path, reference = _route(request)
-    if handler in _GROWING and not shared.has_room():
-        raise Problem(507, "DENIED", "the quota of the store is used up")
+    if handler in _GROWING:
+        # What is announced is refused before it is sent; what is not, while it comes.
+        shared.room.check(max(0, request.length))
     with shared.depot.store() as store:
         repository = Repository(store, shared.images, path)
         return handler(Call(shared, store, request, body, wire, repository, reference))

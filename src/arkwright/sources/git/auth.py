@@ -22,10 +22,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Access(msgspec.Struct, frozen=True):
-    """For one repository: the Authorization header, and the agent's socket; empty for none."""
+    """For one repository: the Authorization header, and the agent's socket; empty for none. `redirects`:
+    whether git may go where the server sends it."""
 
     authorization: str = ""
     ssh_socket: str = ""
+    redirects: bool = True
 
 
 NO_ACCESS = Access()

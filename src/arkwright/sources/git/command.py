@@ -87,6 +87,7 @@ def run_git(
 
 def _environment(remote: Remote | None, access: Access, protocols: Sequence[str]) -> dict[str, str]:
     settings = [*_SETTINGS, *_authorization(remote, access)]
+    settings += [("http.followRedirects", "false")] * (not access.redirects)
     agent = {"SSH_AUTH_SOCK": access.ssh_socket} if access.ssh_socket else {}
     return {
         **{name: os.environ[name] for name in _PASSED if name in os.environ},

@@ -14,12 +14,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Callable
+
+import msgspec
 
 from arkwright.diagnostics.errors import UserError
 from arkwright.graph.ops import SourceOp
 from arkwright.layer.rooted import Root
 from arkwright.sources.base import FileSource, Pinned
-from arkwright.sources.git.auth import GitAuth
+from arkwright.sources.git.auth import Access, GitAuth
 from arkwright.sources.git.command import GitFailed, local_failure, run_git
 from arkwright.sources.git.mirror import Mirror
 from arkwright.sources.git_url import Remote, invalid, parse_remote, require_ref
@@ -43,11 +46,15 @@ class PinnedCommit(Pinned, frozen=True, kw_only=True):
 
 
 class GitSource:
-    """A `FileSource` for `git`. Thread-safe."""
+    """A `FileSource` for `git`. Thread-safe. `leads_to` is asked before a submodule's repository is; then git
+    follows no redirection either."""
 
-    def __init__(self, store: Store, auth: GitAuth | None = None) -> None:
+    def __init__(
+        self, store: Store, auth: GitAuth | None = None, *, leads_to: Callable[[str], None] | None = None
+    ) -> None:
         self._store = store
         self._auth = auth or GitAuth()
+        self._leads_to = leads_to
         self._base_path = os.path.join(store.root_path, "sources", "git")
 
     def pin(self, op: SourceOp) -> PinnedCommit:
@@ -61,7 +68,7 @@ class GitSource:
         attrs = attributes(op, _KNOWN)
         remote = _remote(op)
         ref = require_ref(attrs["ref"]) if attrs.get("ref") else "HEAD"
-        mirror = Mirror(self._base_path, remote, self._auth.access(remote, remote))
+        mirror = Mirror(self._base_path, remote, self._access(remote, remote))
         checksum = attrs.get("checksum", "")
         # Then nobody asks where the ref leads by now: it is a name only.
         commit = mirror.resolve(checksum if attrs.get("fetch-by-commit") == "true" else ref)
@@ -126,6 +133,10 @@ class GitSource:
         """As `epoch`: a commit always has a time."""
         return self.epoch(pinned)
 
+    def _access(self, remote: Remote, asked: Remote) -> Access:
+        found = self._auth.access(remote, asked)
+        return found if self._leads_to is None else msgspec.structs.replace(found, redirects=False)
+
     def _fetch_submodules(
         self, mirror: Mirror, commit: str, asked: Remote, count: list[int], depth: int = 0
     ) -> None:
@@ -137,7 +148,9 @@ class GitSource:
                     f"{mirror.remote.shown} has more than {_SUBMODULES} submodules, or more than {_DEPTH} levels",
                 )
             remote = _submodule_remote(mirror.remote, submodule.url)
-            inner = Mirror(self._base_path, remote, self._auth.access(remote, asked))
+            if self._leads_to is not None:
+                self._leads_to(remote.url)
+            inner = Mirror(self._base_path, remote, self._access(remote, asked))
             inner.resolve(submodule.commit)
             self._fetch_submodules(inner, submodule.commit, asked, count, depth + 1)
 
