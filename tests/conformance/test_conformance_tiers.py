@@ -16,6 +16,8 @@ SAMPLE = 6
 # What a tier without a mount or without namespaces cannot give (docs/explanation/isolation.md): words of
 # cases that are about it.
 LACKING = {
+    "root/bubblewrap": ("/sys/class/net",),
+    "subids/bubblewrap": ("/sys/class/net",),
     "root/chroot": ("--mount", "--network", "--security", "--shm-size", "/proc", "hostname"),
     "subids/chroot": ("--security", "--shm-size", "/proc", "hostname"),
 }

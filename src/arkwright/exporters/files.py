@@ -183,9 +183,9 @@ class _Copy:
                 kind = stat.S_IFCHR if entry.type == "char" else stat.S_IFBLK
                 device = os.makedev(entry.major, entry.minor)
                 os.mknod(temporary, kind | 0o600, device, dir_fd=parent_fd)
-            if self._keep_owner:
+            if entry.type != "file" and self._keep_owner:
                 os.chown(temporary, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
-            if entry.type != "symlink":
+            if entry.type not in ("file", "symlink"):
                 set_mode(parent_fd, temporary, self._mode(entry))
             times = (entry.mtime_ns, entry.mtime_ns)
             os.utime(temporary, ns=times, dir_fd=parent_fd, follow_symlinks=False)
@@ -200,6 +200,11 @@ class _Copy:
             with self._contents.open(entry.path) as source:
                 while chunk := source.read(_COPY_SIZE):
                     target.write(chunk)
+            # A later write would drop setuid.
+            target.flush()
+            if self._keep_owner:
+                os.fchown(target.fileno(), entry.uid, entry.gid)
+            os.fchmod(target.fileno(), self._mode(entry))
 
     def _replace(self, parent_fd: int, temporary: str, name: str, entry: Entry) -> None:
         try:

@@ -8,7 +8,7 @@ needs nothing is in none.
 from __future__ import annotations
 
 import time
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 
@@ -16,7 +16,6 @@ from arkwright.layer.entry import Entry
 from arkwright.layer.profile import CONSTANT_EPOCH, CONSTANT_NS
 
 Rule = Literal["constant", "clamp", "source", "keep"]
-RULES: tuple[str, ...] = get_args(Rule)
 _NS = 1_000_000_000
 
 
