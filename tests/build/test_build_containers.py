@@ -331,7 +331,10 @@ def test_commit_keeps_the_evidence_that_a_build_keeps(make_builder: MakeBuilder,
     assert "much-too-secret" not in msgspec.json.encode(found).decode()
     listed = msgspec.json.decode(builder.run("history", "ls", "--format", "json").out)
     assert [one["build"] for one in listed] == [commit]
-    assert msgspec.json.decode(builder.run("sbom", "--format", "spdx-json", "made:1").out)["spdxVersion"] == "SPDX-2.3"
+    assert (
+        msgspec.json.decode(builder.run("sbom", "--format", "spdx-json", "made:1").out)["spdxVersion"]
+        == "SPDX-2.3"
+    )
     refused = builder.run("verify", "made:1", status=1).err
     assert "error[record-incomplete]" in refused and "working container" in refused
     # Nothing runs the second time, and what was used is known all the same.

@@ -12,7 +12,6 @@ import msgspec
 from arkwright.cache.remote_options import RemoteSpec
 from arkwright.exporters.base import Output
 from arkwright.graph.ops import Ulimit
-from arkwright.layer.stamps import Rule
 from arkwright.oci.platform import Platform
 from arkwright.sandbox.spec import StepLimits
 
@@ -92,7 +91,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[BuildTarget, ...] = ()
     scrub: str = "default"
     epoch: int | None = None
-    timestamps: Rule = "constant"
+    timestamps: Literal["constant", "clamp", "source", "keep"] = "constant"
     hermetic: bool = False
     policies: tuple[str, ...] = ()
     lock: Literal["use", "must", "ignore"] = "use"

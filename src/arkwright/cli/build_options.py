@@ -9,13 +9,13 @@ import click
 
 from arkwright.cli.parameters import BareOption, Decorated, root_option, switch, tls_option
 from arkwright.cli.pending import pending_options
-from arkwright.layer.stamps import RULES
 
 PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
 NETWORKS = ("default", "none", "host")
 ENTITLEMENTS = ("network.host", "security.insecure")
 # The heading of what `limit_options` adds.
 LIMITS_INSIDE = "Limits in a container"
+TIMESTAMPS = ("constant", "clamp", "source", "keep")
 ISOLATIONS = ("default", "auto", "oci", "crun", "runc", "bubblewrap", "chroot")
 
 _Decorator = Callable[[Any], Any]
@@ -51,7 +51,7 @@ _RESULT: tuple[_Decorator, ...] = (
     click.option("--iidfile", metavar="FILE", help="Write the image's digest to a file."),
     click.option("--metadata-file", metavar="FILE", help="Write what was built to a file, as JSON."),
     click.option("--source-date-epoch", "--timestamp", "epoch", type=click.IntRange(0, 2**33), metavar="SECONDS", help="The image's creation time, and the value of ARG SOURCE_DATE_EPOCH. [default: $SOURCE_DATE_EPOCH, else the commit of a git context, else 2000-01-01]"),
-    click.option("--timestamps", type=click.Choice(RULES), default="constant", envvar="ARKWRIGHT_TIMESTAMPS", show_envvar=True, help="Times of files in layers: one `constant` for all; the `source` date epoch for all; `clamp` what is later than that epoch to it; `keep` them as they are, which is not reproducible. [default: constant]"),
+    click.option("--timestamps", type=click.Choice(TIMESTAMPS), default="constant", envvar="ARKWRIGHT_TIMESTAMPS", show_envvar=True, help="Times of files in layers: one `constant` for all; the `source` date epoch for all; `clamp` what is later than that epoch to it; `keep` them as they are, which is not reproducible. [default: constant]"),
     click.option("--scrub", type=click.Choice(("default", "none")), default="default", help="Drop logs and caches that depend on the clock (dpkg, apt, ldconfig) from layers, or keep them."),
 )  # fmt: skip
 

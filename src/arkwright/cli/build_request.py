@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from arkwright.build.request import BuildRequest, BuildTarget
 from arkwright.cache.remote_options import RemoteSpec, parse_cache_from, parse_cache_to
@@ -15,7 +15,9 @@ from arkwright.cli.limits import step_limits
 from arkwright.cli.targets import targets
 from arkwright.cli.weights import step_weights
 from arkwright.diagnostics.errors import UsageError
-from arkwright.layer.stamps import Rule
+
+if TYPE_CHECKING:
+    from arkwright.layer.stamps import Rule
 
 _EXPORT_TIMEOUT_S = 300.0
 _INLINE = "BUILDKIT_INLINE_CACHE"
