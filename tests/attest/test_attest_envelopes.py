@@ -7,12 +7,16 @@ import hashlib
 import json
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf import json_format
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement as Theirs
+from securesystemslib.dsse import Envelope as TheirEnvelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from arkwright.attest import cosign, dsse, keys, statement
-from arkwright.attest.statement import ResourceDescriptor, Statement
+from arkwright.attest.statement import STATEMENT_MEDIA_TYPE, ResourceDescriptor, Statement
 from arkwright.diagnostics.errors import ArkwrightError, Denied
 from arkwright.oci import manifest as image_manifest
 from arkwright.oci.manifest import Manifest
@@ -52,6 +56,31 @@ def test_the_encoding_is_that_of_the_protocol() -> None:
     # protocol.md, "Test Vectors".
     found = dsse.pre_authentication_encoding("http://example.com/HelloWorld", b"hello world")
     assert found == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+
+
+def theirs_of(key: keys.PublicKey) -> SSlibKey:
+    return SSlibKey.from_crypto(load_pem_public_key(key.pem.encode()), keyid=key.key_id)
+
+
+def test_the_library_behind_in_toto_and_sigstore_verifies_an_envelope() -> None:
+    mine, other = keys.generate(), keys.generate()
+    sealed = json.loads(dsse.sign(statement.encode(CLAIM), [mine]))
+    envelope = TheirEnvelope.from_dict(sealed)
+    assert list(envelope.verify([theirs_of(other.public), theirs_of(mine.public)], 1)) == [mine.key_id]
+    assert envelope.payload == statement.encode(CLAIM)
+    with pytest.raises(VerificationError):
+        envelope.verify([theirs_of(other.public)], 1)
+    envelope.payload = envelope.payload.replace(b"42", b"43")
+    with pytest.raises(VerificationError):
+        envelope.verify([theirs_of(mine.public)], 1)
+
+
+def test_what_that_library_signed_verifies_here() -> None:
+    signer = CryptoSigner.generate_ecdsa()
+    public = keys.public_of(signer.public_key.keyval["public"].encode())
+    envelope = TheirEnvelope(statement.encode(CLAIM), STATEMENT_MEDIA_TYPE, {})
+    envelope.sign(signer)
+    assert dsse.verify(json.dumps(envelope.to_dict()).encode(), [public]) == statement.encode(CLAIM)
 
 
 def test_an_envelope_is_for_those_who_have_the_key() -> None:
