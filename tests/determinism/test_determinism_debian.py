@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -37,7 +38,11 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
 """
 
 
-def _faketime() -> Path:
+@pytest.fixture(scope="module")
+def library() -> Path:
+    """libfaketime."""
+    if not os.environ.get("ARKWRIGHT_SOAK"):
+        pytest.skip("soak: two installations of 23 packages from the network")
     found = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not found:
         pytest.skip("needs-libfaketime: the package libfaketime is not installed")
@@ -63,8 +68,7 @@ def debian() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_twenty_packages_two_days_apart(debian: Path, scratch: Path) -> None:
-    library = _faketime()
+def test_twenty_packages_two_days_apart(library: Path, debian: Path, scratch: Path) -> None:
     found = {}
     for identity, now in (("root", "+0"), ("subids", "+2d")):
         builder = Builder(scratch, identity)
