@@ -22,6 +22,8 @@ CASES = FOLDER / "cases"
 JUDGES = ("buildah", "docker")
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _ROW = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*")
+# Steps that write down what the kernel calls a namespace: no two runs have the same.
+OF_THE_KERNEL = ("run-network-of-the-step-beats-that-of-the-build",)
 _KINDS = ("fact", "docs", "oci", "buildkit", "judge", "decision")
 
 

@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance_cases import Case, load_all
+from conformance_cases import OF_THE_KERNEL, Case, load_all
 from conformance_play import Arkwright, tool_missing
 from conformance_program import Servers
 from conformance_site import CaseSite
 from conformance_world import World
 
 SAMPLE = 24
-# Steps that write down what the kernel calls a namespace: no two runs have the same.
-OF_THE_KERNEL = ("run-network-of-the-step-beats-that-of-the-build",)
 # What is no image is left out: checks, refusals.
 _IMAGES = [
     case
