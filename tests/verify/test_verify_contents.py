@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from arkwright.verify import contents
 from arkwright.verify.causes import RULES, Window, by_place
 from arkwright.verify.contents import Findings, look_into
 
@@ -210,3 +211,29 @@ def test_a_bomb_is_not_unpacked() -> None:
             archive.addfile(member, io.BytesIO(bytes(40 << 20)))
         made.append(gzip.compress(out.getvalue() + tail, mtime=0))
     assert look_into("/bomb.tgz", *made, WINDOW).causes
+
+
+def test_many_small_bombs_in_one_archive_are_not_all_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is within its own bound."""
+    size, many = 1 << 20, 40
+    monkeypatch.setattr(contents, "_UNPACKED_IN_ALL", 8 * size)
+    unpacked: list[int] = []
+    inflate = contents._inflated
+
+    def counted(data: bytes) -> bytes | None:
+        found = inflate(data)
+        unpacked.append(len(found or b""))
+        return found
+
+    monkeypatch.setattr(contents, "_inflated", counted)
+
+    def bombs(filler: bytes) -> bytes:
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            for number in range(many):
+                archive.writestr(f"{number:02}.gz", gzip.compress(filler * size, mtime=0))
+        return sink.getvalue()
+
+    found = look_into("bombs.zip", bombs(b"a"), bombs(b"b"), WINDOW)
+    assert len(found.members) == many, "all are told"
+    assert 8 * size <= sum(unpacked) <= 10 * size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,11 +16,11 @@ from arkwright.oci import config as image_config
 from arkwright.oci.digest import is_digest
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import Reference, parse_reference
-from arkwright.policy import decide
-from arkwright.policy.instructions import parse_instruction
 from arkwright.policy.lock import Locked, Name
-from arkwright.policy.model import Policy, Refusal
 from arkwright.sources.base import Pinned, PinnedImage
+
+if TYPE_CHECKING:
+    from arkwright.policy.model import Policy, Refusal
 
 
 class CheckSigned(Protocol):
@@ -75,12 +75,16 @@ class Gate:
         return admitted
 
     def reach(self, url: str, *, is_git: bool = False) -> None:
+        from arkwright.policy import decide
+
         for policy in self.policies:
             _require(policy, decide.git(policy, url) if is_git else decide.url(policy, url))
 
     def may_ask(self, origin: str) -> bool:
         if not origin.startswith(NAMED):
             return all(policy.rules.images.layouts for policy in self.policies)
+        from arkwright.policy import decide
+
         reference = parse_reference(origin.removeprefix(NAMED))
         return all(decide.image(policy, reference, digests=False) is None for policy in self.policies)
 
@@ -114,6 +118,8 @@ class Gate:
             self.seen[name] = Locked(kind="frontend", name=asked)
 
     def _asked(self, policy: Policy, op: SourceOp) -> Refusal | None:
+        from arkwright.policy import decide
+
         attrs, strict = dict(op.attrs), not self.recording
         if op.identifier.startswith("git://"):
             whole = attrs.get("checksum") or attrs.get("ref") or ""
@@ -127,6 +133,10 @@ class Gate:
         return decide.image(policy, parse_reference(text), digests=strict)
 
     def _check_image(self, policy: Policy, op: SourceOp, pinned: PinnedImage) -> None:
+        from arkwright.policy import decide
+        from arkwright.policy.instructions import parse_instruction
+        from arkwright.policy.model import Refusal
+
         config = image_config.parse(pinned.config)
         created = image_config.seconds(config.created)
         labels = config.config.labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from arkwright.build.contexts import MAIN, Contexts
 from arkwright.build.gate import Gate
@@ -15,7 +16,9 @@ from arkwright.build.signatures import SignatureCheck
 from arkwright.diagnostics.errors import Diagnostic, UserError
 from arkwright.frontends.secret_names import is_secret_name
 from arkwright.policy.lock import Locked, Name
-from arkwright.policy.model import Policy
+
+if TYPE_CHECKING:
+    from arkwright.policy.model import Policy
 
 _SYNTAX = "BUILDKIT_SYNTAX"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from arkwright.build.gate import refused
 from arkwright.build.request import BuildRequest
@@ -11,15 +12,19 @@ from arkwright.diagnostics.spans import Span
 from arkwright.frontends.base import FrontendImage
 from arkwright.graph.ops import ExecOp
 from arkwright.oci.reference import parse_reference
-from arkwright.policy import decide
-from arkwright.policy.instructions import parse_instruction
-from arkwright.policy.model import Policy, Refusal
 
-_Found = Iterator[tuple[Policy, Refusal | None, Span | None]]
+if TYPE_CHECKING:
+    from arkwright.policy.model import Policy, Refusal
+
+    _Found = Iterator[tuple[Policy, Refusal | None, Span | None]]
 
 
 def check_request(policies: Sequence[Policy], request: BuildRequest) -> None:
     """Raises `Denied` `policy-refused`."""
+    if not policies:
+        return
+    from arkwright.policy import decide
+
     _raise_all(
         (policy, decide.cache(policy, spec.name, parse_reference(spec.ref) if spec.ref else None), None)
         for policy in policies
@@ -36,6 +41,8 @@ def check_file(policies: Sequence[Policy], text: str, path: str, override: str) 
     if not policies:
         return
     from arkwright.frontends.dockerfile.parser import decode, detect_syntax, parse
+    from arkwright.policy import decide
+    from arkwright.policy.instructions import parse_instruction
 
     file, _ = decode(text.encode(errors="surrogateescape"), path)
     token = detect_syntax(file.text)
@@ -56,6 +63,9 @@ def check_graph(
     policies: Sequence[Policy], images: Sequence[FrontendImage], *, are_results: bool = True
 ) -> None:
     """Look at what steps may do, and at the labels of what is built. Raises as `check_file`."""
+    if not policies:
+        return
+    from arkwright.policy import decide
 
     def found() -> _Found:
         seen: set[str] = set()

@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -25,6 +26,8 @@ _UNPACKED = 32 << 20
 _MEMBERS = 20_000
 _SHOWN_MEMBERS = 50
 _DEPTH = 3
+# Bytes of all archives in one file together, those in archives too: small ones may unpack to much, thousands of times.
+_UNPACKED_IN_ALL = 256 << 20
 _GZIP, _ZIP, _AR, _ELF, _SQLITE = b"\x1f\x8b", b"PK\x03\x04", b"!<arch>\n", b"\x7fELF", b"SQLite format 3\0"
 
 
@@ -43,27 +46,51 @@ class _Part(msgspec.Struct, frozen=True):
     content: bytes
 
 
-def look_into(path: str, old: bytes | None, new: bytes | None, window: Window, depth: int = 0) -> Findings:
+class _Room:
+    """How many bytes may still be unpacked, and how deep an archive lies in others."""
+
+    def __init__(self) -> None:
+        self.left = _UNPACKED_IN_ALL
+        self.depth = 0
+
+    @property
+    def is_there(self) -> bool:
+        return self.depth < _DEPTH and self.left > 0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+
+def look_into(path: str, old: bytes | None, new: bytes | None, window: Window) -> Findings:
     """What differs and why; the contents are None of files that are too large, or differ in something else."""
+    return _look(path, old, new, window, _Room())
+
+
+def _look(path: str, old: bytes | None, new: bytes | None, window: Window, room: _Room) -> Findings:
     if old is None or new is None:
         return Findings(causes=tuple(by_place(path)))
     if old == new:
         return Findings()
     placed = tuple(by_place(path))
-    found = _by_kind(path, old, new, window, depth)
+    found = _by_kind(path, old, new, window, room)
     causes = {one.rule: one for one in (*placed, *found.causes)}
     if not causes:
         causes["unknown"] = cause("unknown", _place_of_difference(old, new))
     return Findings(found.diff, found.members, tuple(causes.values()))
 
 
-def _by_kind(path: str, old: bytes, new: bytes, window: Window, depth: int) -> Findings:
+def _by_kind(path: str, old: bytes, new: bytes, window: Window, room: _Room) -> Findings:
     heads = old[:16], new[:16]
     if path.endswith(".pyc"):
         return Findings(causes=tuple(_bytecode(old, new)))
-    if depth < _DEPTH:
+    if room.is_there:
         if all(head.startswith(_GZIP) for head in heads):
-            return _gzip(path, old, new, window, depth)
+            return _gzip(path, old, new, window, room)
         for matches, read, rule in (
             (lambda data: data.startswith(_ZIP), _zip_parts, "zip-time"),
             (lambda data: data.startswith(_AR), _ar_parts, "ar-metadata"),
@@ -71,7 +98,9 @@ def _by_kind(path: str, old: bytes, new: bytes, window: Window, depth: int) -> F
         ):
             if matches(old) and matches(new):
                 try:
-                    return _archive(path, dict(read(old)), dict(read(new)), rule, window, depth)
+                    parts = dict(read(old)), dict(read(new))
+                    room.left -= sum(len(one.content) for side in parts for one in side.values())
+                    return _archive(path, *parts, rule, window, room)
                 except (
                     zipfile.BadZipFile,
                     ArkwrightError,
@@ -127,17 +156,19 @@ def _bytecode(old: bytes, new: bytes) -> Iterator[Cause]:
         yield cause("pyc-content")
 
 
-def _gzip(path: str, old: bytes, new: bytes, window: Window, depth: int) -> Findings:
+def _gzip(path: str, old: bytes, new: bytes, window: Window, room: _Room) -> Findings:
     """RFC 1952: the time is in the bytes 4 to 7."""
     causes: list[Cause] = []
     if old[4:8] != new[4:8]:
         causes.append(cause("gzip-time", f"{_number(old[4:8])} | {_number(new[4:8])}"))
     before, after = _inflated(old), _inflated(new)
+    room.left -= len(before or b"") + len(after or b"")
     if before is None or after is None:
         return Findings(causes=tuple(causes))
     if before == after:
         return Findings(causes=tuple(causes) or (cause("compressor"),))
-    inner = look_into(path.removesuffix(".gz").replace(".tgz", ".tar"), before, after, window, depth + 1)
+    with room.inside():
+        inner = _look(path.removesuffix(".gz").replace(".tgz", ".tar"), before, after, window, room)
     return Findings(inner.diff, inner.members, (*causes, *inner.causes))
 
 
@@ -151,7 +182,7 @@ def _inflated(data: bytes) -> bytes | None:
 
 
 def _archive(
-    path: str, old: dict[str, _Part], new: dict[str, _Part], rule: str, window: Window, depth: int
+    path: str, old: dict[str, _Part], new: dict[str, _Part], rule: str, window: Window, room: _Room
 ) -> Findings:
     """Members by name: headers, contents, order."""
     members: list[Member] = []
@@ -167,7 +198,8 @@ def _archive(
             said = f"{name}: {', '.join(f'{one} {before.header[one]} | {after.header.get(one)}' for one in fields)}"
             causes.setdefault(rule, cause(rule, said))
         if before.content != after.content:
-            inner = look_into(f"{path}!/{name}", before.content, after.content, window, depth + 1)
+            with room.inside():
+                inner = _look(f"{path}!/{name}", before.content, after.content, window, room)
             fields.append("content")
             diff = inner.diff
             causes = {one.rule: one for one in inner.causes} | causes
@@ -218,7 +250,7 @@ def _ar_parts(data: bytes) -> Iterator[tuple[str, _Part]]:
             "mode": fields[40:48].decode("latin-1").strip(),
         }
         name = fields[:16].decode("latin-1").strip()
-        yield f"{name}" if name not in ("/", "//") else name, _Part(header, data[at + 60 : at + 60 + size])
+        yield name, _Part(header, data[at + 60 : at + 60 + size])
         at += 60 + size + size % 2
         count += 1
 
