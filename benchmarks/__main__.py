@@ -14,10 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report
+from benchmarks import machine, report, results, summary
 from benchmarks.cases import MEMORY, all_cases, chosen
-from benchmarks.contestants import Contestant, environment, find, remove
+from benchmarks.contestants import Arkwright, Contestant, environment, find, remove
 from benchmarks.measure import Taken, Work, run
+from benchmarks.model import Model
 from benchmarks.play import Settings, play
 from benchmarks.site import Site
 
@@ -40,8 +41,17 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there, too")
     parser.add_argument("--scratch", metavar="DIR", type=Path, help="where to work, on a real disk")
     parser.add_argument("--bases", metavar="DIR", type=Path, help="keep base images there for the next time")
+    parser.add_argument("--model", action="store_true", help="the cost model: vary one thing at a time")
+    parser.add_argument(
+        "--summary", nargs="*", metavar="RESULT.json", type=Path,
+        help="measure nothing: write saved results, by default the newest, and their plot into "
+        "docs/explanation/performance.md; several files are put together, a later one winning",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="say what cases there are")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.summary is not None and options.case:
+        parser.error("--summary measures no case")
+    return options
 
 
 def _say(text: str) -> None:
@@ -91,6 +101,7 @@ def _measure(
         "date": now.isoformat(timespec="seconds"),
         "machine": about,
         "load_average": list(os.getloadavg()),
+        "commit": machine.commit(),
         "versions": {one.name: one.version for one in contestants},
         "scale": options.scale,
         "warmup": options.warmup,
@@ -112,12 +123,56 @@ def _measure(
     return int(failed)
 
 
+def _model(options: argparse.Namespace, scratch: Path, site: Site) -> int:
+    place = scratch / "arkwright"
+    place.mkdir()
+    arkwright = Arkwright(place)
+    model = Model(arkwright, site.base("busybox"), scratch, options.scale)
+    about, now = machine.describe(scratch), datetime.datetime.now(datetime.UTC)
+    sweeps = []
+    for sweep in model.sweeps():
+        if not options.case or any(word in sweep.name for word in options.case):
+            measured = model.measure(sweep, options.turns, _say)
+            print("\n".join(measured.lines()), flush=True)
+            sweeps.append(measured.document())
+    whole = {
+        "date": now.isoformat(timespec="seconds"),
+        "machine": about,
+        "load_average": list(os.getloadavg()),
+        "versions": {arkwright.name: arkwright.version},
+        "scale": options.scale,
+        "sweeps": sweeps,
+    }
+    if options.json:
+        options.json.write_text(json.dumps(whole))
+    if options.save:
+        _say(f"wrote {report.save(RESULTS, f'{now:%Y-%m-%d}-{machine.slug(about)}-model', whole)}")
+    return 0
+
+
+def _summarise(paths: Sequence[Path]) -> int:
+    try:
+        found = results.read(paths or [results.newest(RESULTS)])
+        for line in results.differences(found):
+            _say(f"warning: {line}")
+        for path in summary.write(found):
+            _say(f"wrote {path}")
+    except (OSError, ValueError) as error:
+        _say(str(error))
+        return 2
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
+    if options.summary is not None:
+        return _summarise(options.summary)
     # Daemons and mounts go also when the run is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _scratch(options.scratch) as scratch:
         site = Site(scratch, options.bases)
+        if options.model:
+            return _model(options, scratch, site)
         try:
             cases = chosen(all_cases(site, options.scale), options.case)
         except ValueError as error:

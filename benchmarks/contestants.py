@@ -132,15 +132,11 @@ class Buildah:
             raise
 
     def _command(self, *args: str) -> list[str]:
-        place = [
-            "--root",
-            str(self.storage),
-            "--runroot",
-            str(self.run_path),
-            "--storage-driver",
-            "overlay",
-        ]
-        return [self.name, *place, *args]
+        return [self.name, *self._place(), *args]
+
+    def _place(self) -> list[str]:
+        where = ["--root", str(self.storage), "--runroot", str(self.run_path)]
+        return [*where, "--storage-driver", "overlay"]
 
     def _isolation(self) -> list[str]:
         """The fastest isolation that works here; crun has no part in hybrid control groups."""
@@ -194,18 +190,10 @@ class Podman(Buildah):
     name = "podman"
 
     def _command(self, *args: str) -> list[str]:
-        place = [
-            "--root",
-            str(self.storage),
-            "--runroot",
-            str(self.run_path),
-            "--storage-driver",
-            "overlay",
-        ]
         runtime = (
             [] if not self.isolation or "chroot" in self.isolation else ["--runtime", self.isolation[-1]]
         )
-        return [self.name, *place, *runtime, "--cgroup-manager", "cgroupfs", *args]
+        return [self.name, *self._place(), *runtime, "--cgroup-manager", "cgroupfs", *args]
 
     def build(self, context: Path, tag: str, args: Sequence[str] = (), stages: int = 1) -> list[str]:
         pull = any(arg.startswith("--pull") for arg in args)

@@ -44,6 +44,11 @@ def describe(scratch: Path) -> dict[str, object]:
     }
 
 
+def commit() -> str:
+    """What is measured: a commit, `-dirty` when files differ from it; empty outside a checkout."""
+    return _said("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12")
+
+
 def slug(machine: dict[str, object]) -> str:
     """A name for the file of the results, such as `x86_64-2cpu-root`."""
     return f"{machine['architecture']}-{machine['cpus']}cpu-{machine['user']}"

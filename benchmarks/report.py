@@ -25,12 +25,13 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float
     return spread(pairs) if pairs else None
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for people."""
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
 def _times(runs: Sequence[float]) -> str:
-    return " / ".join(_time(number) for number in spread(runs))
+    return " / ".join(duration(number) for number in spread(runs))
 
 
 def _ratio(found: tuple[float, float, float] | None) -> str:

@@ -1,14 +1,13 @@
 """The program: `arkwright`, or `python -m arkwright`."""
 
 import gc
-from typing import NoReturn
 
 # Start-up makes objects that live to the end: by default the collector looks through them some
 # hundred times, for 8 ms.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
-def main() -> NoReturn:
+def main() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     from arkwright.cli.main import main as run
 

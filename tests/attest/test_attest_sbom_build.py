@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +42,6 @@ done
 """
 POLICY = 'version = 1\n[images]\nallow = ["docker.io/library/busybox"]\n'
 Lists = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def builders(busybox_layout: Path) -> Iterator[Callable[[str], Builder]]:
-    """By identity, a builder that knows busybox."""
-    at = Path(tempfile.mkdtemp(prefix="arkwright-lists-"))
-    at.chmod(0o755)
-    known: dict[str, Builder] = {}
-
-    def builder(identity: str) -> Builder:
-        if identity not in known:
-            known[identity] = Builder(at, identity)
-            known[identity].run("load", "-i", str(busybox_layout.parent / "busybox.tar"))
-        return known[identity]
-
-    yield builder
-    shutil.rmtree(at)
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +41,17 @@ Make = Callable[..., tuple[Builder, str]]
 
 
 @pytest.fixture(scope="module")
-def builders(busybox_layout: Path) -> Iterator[Callable[[str], Builder]]:
+def builders(builders: Callable[[str], Builder]) -> Callable[[str], Builder]:
     """By identity, a builder with the image `app`."""
-    at = Path(tempfile.mkdtemp(prefix="arkwright-generators-"))
-    at.chmod(0o755)
-    known: dict[str, Builder] = {}
 
+    @cache
     def builder(identity: str) -> Builder:
-        if identity not in known:
-            known[identity] = Builder(at, identity)
-            known[identity].run("load", "-i", str(busybox_layout.parent / "busybox.tar"))
-            files = {"Dockerfile": "FROM scratch\nCOPY hello /\n", "hello": "seen"}
-            known[identity].build(written(at / "app", files), "-t", "app")
-        return known[identity]
+        made = builders(identity)
+        files = {"Dockerfile": "FROM scratch\nCOPY hello /\n", "hello": "seen"}
+        made.build(written(made.scratch / "app", files), "-t", "app")
+        return made
 
-    yield builder
-    shutil.rmtree(at)
+    return builder
 
 
 def written(root: Path, files: dict[str, str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -285,3 +286,35 @@ def test_fsck_looks_at_journals_and_cache_mounts(builder: Builder, context: Cont
     clean(builder)
     assert (mount / "shared" / "file").exists()
     assert list((builder.store / "history").iterdir()) == []
+
+
+def test_fsck_makes_the_blob_of_a_step_again_and_says_which_images_are_lost(
+    builder: Builder, context: Context
+) -> None:
+    root = context({"Dockerfile": DOCKERFILE.format(name="data")}, "data")
+    builder.build(root, "-t", "kept:1")
+    clean(builder)
+    manifest = json.loads(builder.run("inspect", "--raw", "kept:1").out)
+    base, layer = (one["digest"] for one in manifest["layers"])
+
+    def damage(digest: str) -> Path:
+        path = builder.store / "blobs" / digest.replace(":", "/")
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        return path
+
+    path = damage(layer)
+    assert "corrupt-blob" in builder.run("fsck", status=1).out
+    done = builder.run("fsck", "--repair")
+    whose = "it is part of docker.io/library/kept:1"
+    assert done.out == f"corrupt-blob: blob {layer} does not have this digest; {whose} (made again)\n"
+    assert done.err == ""
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == layer.partition(":")[2]
+    assert os.stat(path).st_uid == builder.uid
+    clean(builder)
+    # The tree of a base does not tell the bytes of its blob.
+    damage(base)
+    done = builder.run("fsck", "--repair")
+    assert f"corrupt-blob: blob {base} does not have this digest; it is part of " in done.out
+    assert f"incomplete-image: docker.io/library/kept:1 lacks blob {base} (removed)" in done.out
+    assert "  arkwright pull docker.io/library/kept:1\n" in done.err
+    clean(builder)

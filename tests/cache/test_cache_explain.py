@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sqlite3
 import tarfile
 import time
@@ -64,8 +65,9 @@ def test_explain_tells_what_changed(builder: Builder, context: Context) -> None:
     assert list(explained(builder, first.fields["arkwright.build"], "echo first")) == ["RUN echo first"]
     assert "unknown-step" in builder.run("explain", "nothing", status=1).err
     text = builder.run("explain", second.fields["arkwright.build"][:-2]).out
-    assert "- A=1" in text
-    assert "+ A=2" in text
+    assert "          environment (ARG, ENV)\n            - A=1\n            + A=2\n" in text
+    steps = [line.rpartition("] ")[2] for line in text.splitlines() if line.startswith(("ran ", "cached "))]
+    assert steps == ["RUN echo first", "RUN echo $A > /a", "COPY file /file"]
     assert "unknown-build" in builder.run("explain", "1999", status=1).err
 
 
@@ -111,6 +113,9 @@ def test_explain_names_the_digests_of_a_base_that_moved(builder: Builder, contex
     for step in (copied, ran):
         assert step["reason"] == "inputs-changed"
         assert [(one["old"], one["new"]) for one in step["differences"]] == [(old, new)]
+    said = builder.run("explain", "RUN true").out
+    moved = "          docker.io/library/base:1 has another digest\n            - {}\n            + {}\n"
+    assert moved.format(*digests) in said
 
 
 def test_explain_tells_why_a_step_ran_that_failed(builder: Builder, context: Context) -> None:
@@ -150,6 +155,25 @@ def test_explain_names_the_input_that_changed(make_builder: MakeBuilder, context
     after = explained(builder)["RUN cat /x"]
     assert after["reason"] == "inputs-changed"
     assert after["differences"][0]["field"].endswith("RUN echo two > /x")
+    said = builder.run("explain", "RUN cat").out
+    assert said.endswith(f"          {after['differences'][0]['field']} gave another result\n")
+
+
+def test_explain_tells_that_attributes_changed(make_builder: MakeBuilder, context: Context) -> None:
+    builder = make_builder("root")
+    root = context({"Dockerfile": "FROM scratch\nCOPY file /file\n", "file": "1"})
+    said = []
+    for value, mode in ((b"", 0o644), (b"1", 0o644), (b"2", 0o600)):
+        if value:
+            os.setxattr(root / "file", "user.test", value)
+        (root / "file").chmod(mode)
+        builder.build(root)
+        said.append(builder.run("explain").out.partition("content of /file\n")[2])
+    plain = r" {12}file\n"
+    changed = r" {14}extended attributes changed: (none|sha256:\w+) before, sha256:\w+ now\n"
+    sides = r" {14}- file 644 sha256:\w+\n {14}\+ file 600 sha256:\w+\n"
+    assert re.fullmatch(plain + changed, said[1])
+    assert re.fullmatch(plain + sides + changed, said[2])
 
 
 def test_ten_thousand_records_are_searched_fast(store: Store) -> None:

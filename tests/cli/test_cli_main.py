@@ -103,6 +103,19 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(importlib.import_module("arkwright.cli.images"), "images", images)
 
 
+def test_a_short_option_without_its_value_is_called_as_it_was_written(run) -> None:
+    result = run("build", "-q", "-t")
+    assert result.exit_code == 2
+    assert "Option '-t' requires an argument" in result.output
+
+
+def test_the_value_of_a_short_option_may_look_like_one(run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    result = run("build", "-f", "-q", str(tmp_path))
+    assert "error[dockerfile-not-found]" in result.output
+    assert "-q" in result.output
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -244,9 +257,7 @@ def test_the_version_loads_no_command(spawn) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in json.loads(done.stdout.splitlines()[-1]) if name.startswith("arkwright.cli.")}
-    assert loaded == {
-        f"arkwright.cli.{name}" for name in ("main", "invocation", "parameters", "report", "table")
-    }
+    assert loaded == {f"arkwright.cli.{name}" for name in ("main", "invocation", "parameters", "table")}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

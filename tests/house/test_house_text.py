@@ -27,6 +27,7 @@ HOSTS = {
     "in-toto.io",
     "slsa.dev",
     "spdx.dev",
+    "www.w3.org",
     "www.debian.org",
     "registry.npmjs.org",
     "semver.org",

@@ -12,7 +12,7 @@ from arkwright.diagnostics.errors import UserError
 from arkwright.graph.ops import MkDirAction, MkFileAction, Owner, RmAction, SymlinkAction
 from arkwright.layer import attributes
 from arkwright.layer.rooted import Root
-from arkwright.ops.file import make_directory, make_file, make_symlink, remove
+from arkwright.ops.file_actions import make_directory, make_file, make_symlink, remove
 from arkwright.ops.file_copy import Copier
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs-root: gives files their owners")

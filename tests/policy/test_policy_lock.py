@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from arkwright.build.locks import read_lock
 from arkwright.diagnostics.errors import UserError
 from arkwright.policy import lock
 from arkwright.policy.lock import Locked
@@ -287,6 +289,15 @@ def test_no_credential_is_written(make_builder: MakeBuilder, world: World, conte
 def test_what_is_no_lock_is_refused(data: bytes) -> None:
     with pytest.raises(UserError) as caught:
         lock.parse(data, "arkwright.lock")
+    assert caught.value.code == "invalid-lock"
+
+
+def test_no_more_of_a_lock_is_read_than_it_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "arkwright.lock"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(UserError) as caught:
+        read_lock(str(path))
     assert caught.value.code == "invalid-lock"
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from registry_images import PASSWORD, USER, Authority, Docker, Guarded, needs
+from serving import in_process
 
 from arkwright.store.store import Store
 from loopback_server import LoopbackRegistry
@@ -42,6 +44,16 @@ def plain_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A docker-registry that speaks plain HTTP; its host and port. Tests take their own repositories."""
     with Docker(tmp_path_factory.mktemp("plain")) as running:
         yield running.host
+
+
+@pytest.fixture(params=["api", "tag"])
+def host(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A registry with the referrers API, and one without."""
+    if request.param == "tag":
+        yield request.getfixturevalue("plain_registry")
+        return
+    with tempfile.TemporaryDirectory() as path, in_process(Path(path) / "served") as server:
+        yield server.address
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from google.protobuf import json_format
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from registry_images import needs
-from serving import in_process
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -45,16 +42,6 @@ STATUS = (
     "Package: hello\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.10-3\n"
     "Maintainer: Nobody <nobody@example.com>\n\n"
 )
-
-
-@pytest.fixture(params=["api", "tag"])
-def host(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A registry with the referrers API, and one without."""
-    if request.param == "tag":
-        yield request.getfixturevalue("plain_registry")
-        return
-    with tempfile.TemporaryDirectory() as path, in_process(Path(path) / "served") as server:
-        yield server.address
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,16 +26,6 @@ from arkwright.store.store import Store
 from loopback_server import Exchange, LoopbackRegistry, open_access
 
 SBOM, SIGNATURE = "application/vnd.test.sbom", "application/vnd.test.signature"
-
-
-@pytest.fixture(params=["api", "tag"])
-def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A registry with the API, and one without."""
-    if request.param == "tag":
-        yield request.getfixturevalue("plain_registry")
-        return
-    with in_process(tmp_path / "served") as server:
-        yield server.address
 
 
 def repository(access: Access, host: str, path: str = "refer") -> Registry:

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import in_process
 
 from building import Builder, Context, MakeBuilder
 from verifying import refused, verified
 
 DOCKERFILE = "FROM busybox\nCOPY f /f\nRUN --network=none cat /f > /g\n"
-
-
-@pytest.fixture(params=["api", "tag"])
-def host(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A registry with the referrers API, and one without."""
-    if request.param == "tag":
-        yield request.getfixturevalue("plain_registry")
-        return
-    with tempfile.TemporaryDirectory() as path, in_process(Path(path) / "served") as server:
-        yield server.address
 
 
 @pytest.fixture

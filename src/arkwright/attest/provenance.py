@@ -7,7 +7,6 @@ names of steps, the Dockerfile's text and the graph.
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -183,6 +182,8 @@ def _internal(facts: BuildFacts, mode: Mode) -> dict[str, Any]:
 def _dockerfile(facts: BuildFacts, mode: Mode) -> tuple[ResourceDescriptor, ...]:
     if not facts.dockerfile_digest:
         return ()
+    import base64
+
     text = base64.b64encode(facts.dockerfile.encode()).decode() if mode == "max" else ""
     return (ResourceDescriptor(name="Dockerfile", digest=digest_set(facts.dockerfile_digest), content=text),)
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from arkwright.attest.statement import ResourceDescriptor
-from arkwright.build.ahead import pin_behind
 from arkwright.build.bridge import BuildBridge
 from arkwright.build.contexts import MAIN, ContextLoader, Contexts
 from arkwright.build.gate import Gate
-from arkwright.build.hermetic import check_hermetic
 from arkwright.build.means import Means
 from arkwright.build.opening import check_contexts, open_gate
 from arkwright.build.policing import check_graph
 from arkwright.build.request import BuildRequest
-from arkwright.build.scans import Scan, scans_of
-from arkwright.build.settled import Outcomes
+from arkwright.build.scans import Scan
 from arkwright.diagnostics.errors import Diagnostic, Severity
 from arkwright.events.types import Warning
-from arkwright.frontends.base import FrontendImage, FrontendRequest
+from arkwright.frontends.base import FrontendImage, FrontendRequest, FrontendResult
 from arkwright.frontends.table import load
-from arkwright.images.containers import Settled
 from arkwright.layer.profile import CONSTANT_EPOCH
 from arkwright.layer.stamps import Stamps
 from arkwright.oci.platform import Platform, host_platform
@@ -33,7 +30,11 @@ from arkwright.oci.platform import Platform, host_platform
 _EPOCH = "SOURCE_DATE_EPOCH"
 
 if TYPE_CHECKING:
+    from arkwright.build.settled import Outcomes
     from arkwright.frontends.dockerfile.calls import CheckReport, Outline, Target
+    from arkwright.graph.ops import SourceOp
+    from arkwright.images.containers import Settled
+    from arkwright.sources.base import PinnedImage
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +72,10 @@ def compile_request(request: BuildRequest, means: Means) -> Compiled:
     made = [frontend(bridge, target) for target in targets]
     check_graph(gate.policies, [image for one in made for image in one.images])
     if request.hermetic:
+        from arkwright.build.hermetic import check_hermetic
+
         check_hermetic([image.definition for one in made for image in one.images])
-    scans, looked_at = scans_of(request.attest, list(zip(targets, made, strict=True)), means)
+    scans, looked_at = _scans(request, list(zip(targets, made, strict=True)), means)
     check_graph(gate.policies, looked_at, are_results=False)
     # What comes of build arguments and of the environment is the same for all targets.
     metadata = made[0].metadata
@@ -90,6 +93,16 @@ def compile_request(request: BuildRequest, means: Means) -> Compiled:
         step_env=proxies,
         as_index="multi-platform" in metadata,
     )
+
+
+def _scans(
+    request: BuildRequest, targets: Sequence[tuple[FrontendRequest, FrontendResult]], means: Means
+) -> tuple[tuple[Scan, ...], tuple[FrontendImage, ...]]:
+    if not request.attest.sbom:
+        return (), ()
+    from arkwright.build.scan_targets import scans_of
+
+    return scans_of(request.attest, targets, means)
 
 
 def _default_epoch(request: BuildRequest, contexts: Contexts) -> int:
@@ -150,9 +163,7 @@ def _ask(
         warn=warn,
         times=contexts.times,
         file_source=means.file_source,
-        pin_together=None
-        if gate.recording
-        else lambda asked: pin_behind(means.door, means.store, asked, tls_verify=means.tls_verify),
+        pin_together=None if gate.recording else partial(_pin_together, means),
     )
     host = host_platform()
     asked = FrontendRequest(
@@ -175,6 +186,12 @@ def _ask(
         allow=request.allow,
     )
     return contexts, bridge, asked
+
+
+def _pin_together(means: Means, asked: Sequence[tuple[SourceOp, Platform]]) -> list[PinnedImage | None]:
+    from arkwright.build.ahead import pin_behind
+
+    return pin_behind(means.door, means.store, asked, tls_verify=means.tls_verify)
 
 
 def every_image(request: BuildRequest, means: Means, gate: Gate) -> Iterator[FrontendImage]:

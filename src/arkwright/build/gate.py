@@ -16,10 +16,10 @@ from arkwright.oci import config as image_config
 from arkwright.oci.digest import is_digest
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import Reference, parse_reference
-from arkwright.policy.lock import Locked, Name
 from arkwright.sources.base import Pinned, PinnedImage
 
 if TYPE_CHECKING:
+    from arkwright.policy.lock import Locked, Name
     from arkwright.policy.model import Policy, Refusal
 
 
@@ -108,6 +108,7 @@ class Gate:
         if self.lock is None:
             return
         from arkwright.frontends.dockerfile.parser import detect_syntax
+        from arkwright.policy.lock import Locked
 
         token = None if override else detect_syntax(text)
         asked = override.partition(" ")[0] or (token.text if token is not None else "")
@@ -206,6 +207,8 @@ class Gate:
             raise _drift((entry.kind, f"{entry.name} for {platform}"), manifest, pinned.manifest.digest)
 
     def _remember(self, op: SourceOp, pinned: Pinned, platform: Platform | None) -> None:
+        from arkwright.policy.lock import Locked
+
         name = source_name(op, self._hidden)
         known = self.seen.get(name)
         platforms = dict(known.platforms) if known is not None else {}

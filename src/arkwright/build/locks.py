@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from arkwright.build.request import BuildRequest
 from arkwright.diagnostics.errors import UserError
 from arkwright.graph.ops import SourceOp
 from arkwright.oci.digest import is_digest
 from arkwright.oci.reference import parse_reference
-from arkwright.policy import lock
-from arkwright.policy.lock import Locked, Name
+
+if TYPE_CHECKING:
+    from arkwright.policy.lock import Locked, Name
 
 LOCK_NAME = "arkwright.lock"
 NAMED, LAYOUT = "docker-image://", "oci-layout://"
@@ -44,12 +46,13 @@ def read_lock(path: str) -> dict[Name, Locked] | None:
         return None
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            from arkwright.policy import lock
+
+            return lock.parse(file.read(lock.LIMIT + 1), path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError.of("unreadable-lock", f"cannot read {path}: {error.strerror}") from error
-    return lock.parse(data, path)
 
 
 def source_name(op: SourceOp, hidden: Sequence[str] = ()) -> Name:

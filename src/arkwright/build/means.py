@@ -207,9 +207,10 @@ class Means:
     def sandbox(self) -> Sandbox:
         """Only in the worker."""
         from arkwright.sandbox.choice import chosen_sandbox
+        from arkwright.sandbox.filters import Filters
 
         assert self.worker is not None, "steps run only in the worker"
-        return chosen_sandbox(self.worker, self.isolation, self.notice)
+        return chosen_sandbox(self.worker, self.isolation, self.notice, Filters(self.store.metadata))
 
     @cached_property
     def trees(self) -> Trees:

@@ -15,9 +15,9 @@ from arkwright.build.request import BuildRequest
 from arkwright.build.signatures import SignatureCheck
 from arkwright.diagnostics.errors import Diagnostic, UserError
 from arkwright.frontends.secret_names import is_secret_name
-from arkwright.policy.lock import Locked, Name
 
 if TYPE_CHECKING:
+    from arkwright.policy.lock import Locked, Name
     from arkwright.policy.model import Policy
 
 _SYNTAX = "BUILDKIT_SYNTAX"

@@ -24,11 +24,6 @@ from arkwright.solver.solver import Solver
 from arkwright.solver.state import State
 
 
-def publishes(request: BuildRequest) -> bool:
-    """Whether the build has something to write to a remote cache, for which it needs the worker."""
-    return any(spec.type != "inline" for spec in request.cache_to)
-
-
 def attach_imports(request: BuildRequest, means: Means, cancelled: threading.Event) -> None:
     """In the worker: ask the remotes of `--cache-from` for records, layers and cache mounts."""
 

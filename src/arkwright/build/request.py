@@ -104,6 +104,10 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     cache_to: tuple[RemoteSpec, ...] = ()
     cache_export_timeout_s: float = 300.0
 
+    def publishes(self) -> bool:
+        """Whether the build has something to write to a remote cache, for which it needs the worker."""
+        return any(spec.type != "inline" for spec in self.cache_to)
+
     def parts(self) -> tuple[BuildRequest, ...]:
         """One request per target; the request itself when it has but one."""
         return tuple(

@@ -17,19 +17,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arkwright.attest.provenance import BuildFacts
 from arkwright.build.attesting import Attesting
 from arkwright.build.closing import recorded
 from arkwright.build.compile import Compiled, compile_request
 from arkwright.build.export import Exports, Outcome
 from arkwright.build.means import Means, open_means
 from arkwright.build.observed import Seen, Told, facts_of, keep_facts, seen
-from arkwright.build.quota import within_quota
-from arkwright.build.remotes import Remotes, attach_imports, prefix_keys, publishes
 from arkwright.build.request import BuildRequest, Receipt, TargetReceipt
 from arkwright.build.scans import make_blobs, need_blobs, scanned
 from arkwright.build.session import SessionInputs, key_agents
-from arkwright.build.settled import Outcomes, SettledResolver
+from arkwright.build.settled import Outcomes
 from arkwright.build.upkeep import kept_up
 from arkwright.cache.imports import Imports
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, RemoteError
@@ -50,6 +47,7 @@ from arkwright.store.space import space_needed
 _NO_STATUS = {"method": "", "url": "", "status": 0, "remote_code": "", "retryable": False, "attempts": 1}
 
 if TYPE_CHECKING:
+    from arkwright.attest.provenance import BuildFacts
     from arkwright.linux.emulation import Emulation
     from arkwright.linux.worker import Worker
 
@@ -146,7 +144,7 @@ class _Line:
             results.append(_layers(found))
         inline = self._inline(tuple(results))
         exports = self._exports(tuple(results), inline)
-        if any(one.need_worker(means) for one in exports) or publishes(self._request):
+        if any(one.need_worker(means) for one in exports) or self._request.publishes():
             return False
         if need_blobs(means, self._scan_trees(tuple(results)), exports[0].profiles()[0]):
             return False
@@ -161,7 +159,11 @@ class _Line:
         """The resolver of this side; what is settled is not worked out again."""
         means.stamps = self._compiled.stamps
         resolver = means.resolver(self._compiled.contexts, self._pins, self._readers)
-        return SettledResolver(resolver, self._compiled.settled) if self._compiled.settled else resolver
+        if not self._compiled.settled:
+            return resolver
+        from arkwright.build.settled import SettledResolver
+
+        return SettledResolver(resolver, self._compiled.settled)
 
     def runs_nothing(self, means: Means) -> bool:
         """Whether this process can do what is left by itself."""
@@ -181,6 +183,8 @@ class _Line:
     @contextmanager
     def _bounded(self, means: Means, cancelled: threading.Event) -> Iterator[None]:
         """Within the space there is, the store's quota, and the build's own limits."""
+        from arkwright.build.quota import within_quota
+
         whole = self._request.limits.whole
         with (
             space_needed(means.store.root_path, "the build"),
@@ -231,6 +235,7 @@ class _Line:
         self._work = msgspec.msgpack.decode(data, type=_Work)
 
     def _solve(self, means: Means, cancelled: threading.Event) -> _Work:
+        from arkwright.build.remotes import Remotes, attach_imports
         from arkwright.solver.scheduler import Scheduler, Weight
 
         assert self._solver is not None
@@ -272,6 +277,8 @@ class _Line:
         assert self._solver is not None
         if not any(spec.type == "inline" for spec in self._request.cache_to):
             return ({},) * len(results)
+        from arkwright.build.remotes import prefix_keys
+
         return tuple(prefix_keys(self._solver, layers) for layers in results)
 
     def finish(self, means: Means, started: float) -> Receipt:

@@ -7,17 +7,20 @@ has become of the files and records that they were made from.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from arkwright.attest.statement import ResourceDescriptor
 from arkwright.diagnostics.errors import UserError
 from arkwright.graph.definition import Vertex, VertexMetadata
-from arkwright.images.containers import Settled
 from arkwright.ops.result import LayeredResult
-from arkwright.solver.result import Details, Key, Operation, Resolver, Result
+from arkwright.ops.source import GivenOperation
+from arkwright.solver.result import Key, Operation, Resolver, Result
+
+if TYPE_CHECKING:
+    from arkwright.images.containers import Settled
 
 
 class Outcomes(msgspec.Struct, frozen=True):
@@ -29,10 +32,8 @@ class Outcomes(msgspec.Struct, frozen=True):
     sources: tuple[ResourceDescriptor, ...] = ()
 
 
-class SettledOperation:
+class SettledOperation(GivenOperation):
     """One vertex that has its result."""
-
-    slot = False
 
     def __init__(self, settled: Settled) -> None:
         self._settled = settled
@@ -42,24 +43,6 @@ class SettledOperation:
 
     def definition_key(self, inputs: Sequence[str]) -> Key:
         return Key(self._settled.key)
-
-    def operation_key(self) -> str:
-        return self._settled.key
-
-    def same_content(self, number: int, have: Result, other: Result) -> bool:
-        return False
-
-    def content_of(self, number: int, have: Result) -> str | None:
-        return None
-
-    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
-        return self.immediate()
-
-    def still_valid(self) -> bool:
-        return True
-
-    def details(self) -> Details:
-        return {}
 
 
 class SettledResolver:

@@ -12,7 +12,6 @@ from itertools import chain
 
 import msgspec
 
-from arkwright.build.ahead import apart
 from arkwright.diagnostics.errors import ArkwrightError, Denied
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.reference import Reference
@@ -58,6 +57,8 @@ class SignatureCheck:
         raise refused
 
     def _fetched(self, reference: Reference, digest: str) -> list[_Layer]:
+        from arkwright.build.ahead import apart
+
         root_path, tls_verify = self._store.root_path, self._tls_verify
         with self._store.metadata.apart():
             data = apart(lambda: _fetch(root_path, reference, digest, tls_verify))

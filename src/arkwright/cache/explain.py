@@ -56,7 +56,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """A build and its steps, in the order in which they began."""
+    """A build and its steps, each after those that it stands on."""
 
     build: str
     steps: tuple[Explained, ...]
@@ -132,9 +132,10 @@ class _Explainer:
                 self._failed.add(event.vertex)
 
     def steps(self) -> Sequence[Explained]:
+        place = {vertex: number for number, vertex in enumerate(self._declared)}
         return [
             self._cached(event) if isinstance(event, CacheHit) else self._ran(event)
-            for event in self._outcomes.values()
+            for event in sorted(self._outcomes.values(), key=lambda event: place.get(event.vertex, -1))
         ]
 
     def _name(self, vertex: str) -> str:

@@ -1,7 +1,8 @@
 """The check of a store: what its records say against what is there.
 
 Under the exclusive lease and in the worker, as clean-up. A repair removes what is wrong and all
-that stands on it, so that the next build makes it anew; it never invents anything.
+that stands on it, so that the next build makes it anew; it never invents anything. The blob of a step's
+layer is made again from the layer's tree, if that gives the same digest.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,9 +24,10 @@ from arkwright.cache.inventory import (
 from arkwright.cache.items import HTTP, downloads
 from arkwright.cache.reach import reach
 from arkwright.cache.records import RECORDS, SIBLINGS
+from arkwright.cache.remake import remake
 from arkwright.diagnostics.errors import ArkwrightError
 from arkwright.events.journal import journal_path, read_journal
-from arkwright.snapshot.base import Layer
+from arkwright.snapshot.base import Layer, Snapshotter
 from arkwright.snapshot.layers import BUCKET as LAYERS
 from arkwright.snapshot.layers import FS, LayerRecords, directory_path
 from arkwright.store.store import Store
@@ -37,17 +40,21 @@ _MOUNT_PART = re.compile(r"id|build|lock|seed\.lock|shared|private-[0-9]+(\.lock
 class Finding(msgspec.Struct, frozen=True):
     """One thing that is wrong: `kind` is a fixed word, `subject` a digest, id, key or name.
 
-    `garbage` is what a killed process may leave: it takes disk and does no harm.
+    `garbage` is what a killed process may leave: it takes disk and does no harm. `remade` tells that a
+    repair made it again; what it removed instead is not there any more.
     """
 
     kind: str
     subject: str
     message: str
     garbage: bool = False
+    remade: bool = False
 
 
-def check(store: Store, *, repair: bool = False) -> list[Finding]:
-    """Everything that is wrong; with `repair`, it is removed.
+def check(
+    store: Store, *, repair: bool = False, snapshotter: Callable[[], Snapshotter] | None = None
+) -> list[Finding]:
+    """Everything that is wrong; with `repair`, it is removed, or made again if there is a `snapshotter`.
 
     A repair may uncover what stood on what was removed: it goes on until nothing is found.
     """
@@ -55,15 +62,31 @@ def check(store: Store, *, repair: bool = False) -> list[Finding]:
     found = _Check(store, checked).run()
     if not repair:
         return found
-    everything, last = list(found), found
-    while last:
-        for finding in last:
-            _remove(store, finding)
+    done: list[Finding] = []
+    while found:
+        remade = _remade(store, found, snapshotter) if snapshotter is not None else set()
+        for finding in found:
+            if finding.subject not in remade:
+                _remove(store, finding)
+        checked.update(dict.fromkeys(remade, True))
+        done += [msgspec.structs.replace(one, remade=one.subject in remade) for one in found]
         os.sync()
-        last = [finding for finding in _Check(store, checked).run() if finding not in everything]
-        everything += last
+        known = {(one.kind, one.subject) for one in done}
+        found = [one for one in _Check(store, checked).run() if (one.kind, one.subject) not in known]
     store.empty_trash()
-    return everything
+    return done
+
+
+def _remade(store: Store, found: list[Finding], snapshotter: Callable[[], Snapshotter]) -> set[str]:
+    """The digests of corrupt blobs that have their right bytes again; they were replaced as a whole."""
+    lost = {one.subject for one in found if one.kind == "corrupt-blob"}
+    layers = take_inventory(store.metadata).layers.values() if lost else ()
+    return {
+        blob.digest
+        for layer in layers
+        for name, blob in layer.blobs.items()
+        if blob.digest in lost and remake(store.content, layer, name, snapshotter())
+    }
 
 
 class _Check:
@@ -95,7 +118,13 @@ class _Check:
         content = self._store.content
         for digest in sorted(content.digests()):
             if not self._whole(digest):
-                self._add("corrupt-blob", digest, f"blob {digest} does not have this digest")
+                names = [
+                    name
+                    for name, root in self._store.names.list()
+                    if digest in reach(content, [root]).present
+                ]
+                whose = f"; it is part of {', '.join(names)}" if names else ""
+                self._add("corrupt-blob", digest, f"blob {digest} does not have this digest{whose}")
 
     def _whole(self, digest: str) -> bool:
         path = blob_path(self._store, digest)
@@ -112,9 +141,8 @@ class _Check:
         for name, root in self._store.names.list():
             missing = sorted(reach(self._store.content, [root]).missing)
             if missing:
-                self._add(
-                    "incomplete-image", name, f"{name} lacks {len(missing)} blobs, the first is {missing[0]}"
-                )
+                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                self._add("incomplete-image", name, f"{name} lacks blob {missing[0]}{more}")
 
     def _layers(self, inventory: Inventory) -> None:
         for layer_id, layer in inventory.layers.items():

@@ -14,16 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from arkwright.cache.blobs import is_whole
-from arkwright.cache.inventory import Layered
-from arkwright.cache.remote import (
-    CacheStore,
-    PortableRecord,
-    Report,
-    decode,
-    layer_ids,
-)
-from arkwright.cache.remote_options import RemoteSpec
-from arkwright.cache.remote_siblings import Sibling, decode_siblings, siblings_key
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, Diagnostic, RemoteError, Severity
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.layers import LayerRecords
@@ -32,12 +22,17 @@ from arkwright.store.content import ContentStore
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from arkwright.cache.remote import CacheStore, PortableRecord, Report
+    from arkwright.cache.remote_options import RemoteSpec
+    from arkwright.cache.remote_siblings import Sibling
+
+    OpenRemote = Callable[[RemoteSpec], CacheStore]
+
 # The group of the vertices that stand for transfers: steps of the build have others.
 IMPORT_GROUP = "cache import"
 _AT_ONCE = 8
 _POLL_S = 0.1
 
-OpenRemote = Callable[[RemoteSpec], CacheStore]
 _T = TypeVar("_T")
 
 
@@ -106,6 +101,8 @@ class Imports:
 
     def siblings(self, operation: str) -> tuple[Sibling, ...]:
         """What all remotes know of an operation on other inputs (see `cache.remote_siblings`)."""
+        from arkwright.cache.remote_siblings import siblings_key
+
         with self._lock:
             if operation not in self._listed and self._live():
                 self._listed[operation] = self._threads().submit(self._list, siblings_key(operation))
@@ -205,9 +202,13 @@ class Imports:
             return self._open[name]
 
     def _search(self, key: str) -> tuple[str, PortableRecord] | None:
+        from arkwright.cache.remote import decode
+
         return next(self._read(key, decode), None)
 
     def _list(self, key: str) -> tuple[Sibling, ...]:
+        from arkwright.cache.remote_siblings import decode_siblings
+
         return tuple(one for _, known in self._read(key, decode_siblings) for one in known)
 
     def _read(self, key: str, decoded: Callable[[bytes, str], _T]) -> Iterator[tuple[str, _T]]:
@@ -231,6 +232,9 @@ class Imports:
 
     def _adopt(self, name: str, record: PortableRecord) -> Found | None:
         """Make the layers known. None when a base is not one of this build, or a blob was no layer."""
+        from arkwright.cache.inventory import Layered
+        from arkwright.cache.remote import layer_ids
+
         ids = layer_ids(record)
         made: list[Layer] = []
         for layer_id, layer in zip(ids, record.layers, strict=True):

@@ -35,7 +35,7 @@ _NOT_BUILT = ("gha", "s3", "azblob")
 _CODECS = {"gzip": "gzip", "zstd": "zstd", "uncompressed": "none", "none": "none"}
 _TRUE, _FALSE = ("true", "1", ""), ("false", "0")
 # With a dash and the 64 digits of a key, it must stay a tag (at most 128 characters).
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
 
 
 class RemoteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -129,7 +129,7 @@ def _spec(option: str, text: str, kind: str, attrs: dict[str, str]) -> RemoteSpe
     path = attrs.get("src", attrs.get("dest", ""))
     if kind == "local" and not path:
         _refuse(option, text, "it has no src=" if option == "--cache-from" else "it has no dest=")
-    if not _TAG.fullmatch(tag):
+    if not re.fullmatch(_TAG, tag):
         _refuse(option, text, f"{tag!r} is not a tag of at most 63 characters")
     return RemoteSpec(
         type=kind, ref=ref, path=os.path.abspath(path) if path else "", tag=tag,

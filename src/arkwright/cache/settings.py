@@ -22,7 +22,7 @@ _QUOTA, _STATE, _GROWTH = "quota", "gc", "growth"
 _HOUR_S, _DAY_S = 3600.0, 86400.0
 # A build that finds everything leaves a journal and small documents: so many are not worth a look.
 _BUILDS_BETWEEN = 50
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)i?b?", re.IGNORECASE)
+_SIZE = r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)i?b?"
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -132,7 +132,7 @@ def read_limits(metadata: Metadata) -> Limits:
 
 def parse_size(name: str, text: str) -> int:
     """Bytes from a number with an optional unit, powers of 1024. Raises `UserError` `invalid-setting`."""
-    matched = _SIZE.fullmatch(text.strip())
+    matched = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not matched:
         raise _invalid(name, text, "write a number with a unit, such as 20g, or none")
     return int(float(matched[1]) * (1 << _UNITS[matched[2].lower()]))

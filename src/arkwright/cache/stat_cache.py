@@ -24,7 +24,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import signal
 import threading
 import time
 
@@ -178,6 +177,8 @@ class StatCache:
 def is_settled(fd: int, status: os.stat_result) -> bool:
     """Whether no store into an open regular file can go unnoticed from now on: nobody has it open
     for writing, or mapped so."""
+    import signal
+
     try:
         # A writer that comes while we hold the lease would otherwise end us with SIGIO.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)

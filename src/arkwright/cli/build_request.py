@@ -125,9 +125,7 @@ def _rule(rule: Rule, texts: tuple[str, ...], build_args: Mapping[str, str]) -> 
 def _timeout_s(text: str | None) -> float:
     if text is None:
         return _EXPORT_TIMEOUT_S
-    from arkwright.cli.cache import duration_s
-
-    return duration_s("--cache-export-timeout", text)
+    return values.duration_s("--cache-export-timeout", text)
 
 
 def _entitlements(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,15 +16,14 @@ from arkwright.cli.columns import columns
 from arkwright.cli.images import print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, Commands, root_option, switch
+from arkwright.cli.values import duration_s
 from arkwright.diagnostics.errors import UserError
 
 if TYPE_CHECKING:
+    from arkwright.cache.fsck import Finding
     from arkwright.cache.marks import Policy
     from arkwright.store.store import Store
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+")
-_PART = re.compile(r"([0-9.]+)([smhdw])")
 _WAIT = click.option(
     "--timeout",
     metavar="DURATION",
@@ -55,9 +53,7 @@ def in_store(
     from arkwright.build.store_work import on_store
     from arkwright.store.store import Store
 
-    path = invocation.store_root(root_path)
-    # Errors about the directory itself come from here, with the caller's own rights.
-    Store.open(path).close()
+    path = _store_path(invocation, root_path)
 
     def inside() -> bytes:
         with Store.open(path) as store:
@@ -66,18 +62,16 @@ def in_store(
             with store.exclusive(wait_s):
                 return msgspec.json.encode(body(store))
 
-    return msgspec.json.decode(on_store(inside, os.path.realpath(path)))
+    return msgspec.json.decode(on_store(inside, path))
 
 
-def duration_s(option: str, text: str) -> float:
-    """Seconds from `90s`, `48h`, `7d`, `1h30m`."""
-    from arkwright.cli.values import invalid
+def _store_path(invocation: Invocation, root_path: str | None) -> str:
+    """The store's real path. Errors about the directory itself come from here, with the caller's own rights."""
+    from arkwright.store.store import Store
 
-    if text == "0":
-        return 0.0
-    if not _DURATION.fullmatch(text):
-        invalid(option, text, "not a duration", "write a number with a unit, such as 90s, 48h or 7d")
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    path = invocation.store_root(root_path)
+    Store.open(path).close()
+    return os.path.realpath(path)
 
 
 @click.command(
@@ -199,10 +193,10 @@ def _freed_text(freed: Any, *, dry_run: bool) -> str:
 \b
 Examples:
   arkwright fsck
-  arkwright fsck --repair     # remove what is wrong; the next build makes it anew
+  arkwright fsck --repair     # make it again, or remove it; the next build makes it anew
 """,
 )
-@switch("--repair", help="Remove what is wrong, so that the next build makes it anew.")
+@switch("--repair", help="Make again what is wrong, or remove it, so that the next build makes it anew.")
 @_FORM
 @_WAIT
 @root_option
@@ -211,26 +205,41 @@ def fsck(ctx: click.Context, /, repair: bool, form: str, timeout: str, root_path
     """Check the store: the digest of every blob, that images are complete, that layers and records have
     all that they stand on, and that journals can be read. The exit status is 1 when something is wrong and was not repaired; what a
     killed process left behind is shown as garbage, and is no fault."""
+    from arkwright.build.store_work import check_store
     from arkwright.cache.fsck import Finding
 
-    def body(store: Store) -> Any:
-        from arkwright.cache.fsck import check
-
-        return check(store, repair=repair)
-
-    told = in_store(ctx.obj, root_path, body, wait_s=duration_s("--timeout", timeout))
-    found = msgspec.convert(told, list[Finding])
+    told = check_store(
+        _store_path(ctx.obj, root_path), repair=repair, wait_s=duration_s("--timeout", timeout)
+    )
+    found = msgspec.json.decode(told, type=list[Finding])
     if form == "json":
         print_json(found)
     else:
-        for finding in found:
-            mark = " (removed)" if repair else " (garbage)" if finding.garbage else ""
-            click.echo(f"{finding.kind}: {finding.message}{mark}")
-        if not found:
-            click.echo("nothing is wrong")
-        elif not repair:
-            click.echo(f"{len(found)} found; `arkwright fsck --repair` removes what is wrong", err=True)
+        _print_findings(found, repair=repair)
     ctx.exit(1 if not repair and any(not finding.garbage for finding in found) else 0)
+
+
+def _print_findings(found: Sequence[Finding], *, repair: bool) -> None:
+    for finding in found:
+        click.echo(f"{finding.kind}: {finding.message}{_mark(finding, repair=repair)}")
+    if not found:
+        click.echo("nothing is wrong")
+    elif not repair:
+        click.echo(
+            f"{len(found)} found; `arkwright fsck --repair` removes what is wrong, or makes it again",
+            err=True,
+        )
+    names = [one.subject for one in found if one.kind == "incomplete-image"] if repair else []
+    if names:
+        click.echo("these names are gone; pull the image again, or build it:", err=True)
+    for name in names:
+        click.echo(f"  arkwright pull {name}", err=True)
+
+
+def _mark(finding: Finding, *, repair: bool) -> str:
+    if repair:
+        return " (made again)" if finding.remade else " (removed)"
+    return " (garbage)" if finding.garbage else ""
 
 
 @click.group(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from arkwright.cli.cache import FILTER, age_text, duration_s, in_store
+from arkwright.cli.cache import FILTER, age_text, in_store
 from arkwright.cli.columns import columns
 from arkwright.cli.images import open_store, print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch
+from arkwright.cli.values import duration_s
 from arkwright.diagnostics.amounts import bytes_text
 from arkwright.diagnostics.cells import escape
 

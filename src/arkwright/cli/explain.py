@@ -21,6 +21,17 @@ _WIDTH = 200
 _BUILD = re.compile(r"[0-9]{1,8}(-[0-9]{0,6}(-[0-9a-f]{0,8})?)?")
 # Paths shown of one difference.
 _FILES = 20
+_IMAGE = "docker-image://"
+# The end of what counts of a path.
+_XATTRS = re.compile(r" attributes ([0-9a-f]+)$")
+# Fields of a step that people know by other names.
+_FIELDS = {
+    "action": "instruction",
+    "args": "command",
+    "cwd": "working directory",
+    "env": "environment (ARG, ENV)",
+    "input 0": "what it stands on",
+}
 
 
 @click.command(
@@ -78,21 +89,56 @@ def describe(step: Explained) -> str:
     word = "cached" if step.reason == "cached" else "failed" if step.failed else "ran"
     lines = [f"{word:<6}  {escape(_short(step.name))}", f"        {_reason(step)}"]
     for difference in step.differences:
-        lines.append(f"          {escape(_short(difference.field))}")
-        if not difference.parts:
-            lines += _sides(difference, " " * 12)
-        for part in difference.parts[:_FILES]:
-            lines += [f"            {escape(_short(part.field))}", *_sides(part, " " * 14)]
-        if len(difference.parts) > _FILES:
-            lines.append(f"            and {len(difference.parts) - _FILES} more, see --format json")
+        lines += [f"          {line}" for line in _lines(difference, inputs=step.reason == "inputs-changed")]
     return "\n".join(lines) + "\n"
 
 
-def _sides(difference: Difference, indent: str) -> list[str]:
+def _lines(difference: Difference, *, inputs: bool) -> list[str]:
+    """A difference. Of the steps above only the name says something: what they gave has no name, and why
+    they ran is said in their own place."""
     from arkwright.diagnostics.cells import escape
 
-    sides = (("-", difference.old), ("+", difference.new))
-    return [f"{indent}{sign} {escape(_short(value))}" for sign, value in sides if value]
+    field = escape(_short(difference.field))
+    if inputs and not difference.field.startswith("input "):
+        return [f"{field} gave another result"]
+    (place, old), (new_place, new) = _pinned(difference.old), _pinned(difference.new)
+    if place and place == new_place:
+        return [f"{escape(_short(place))} has another digest", *_sides(old, new, "  ")]
+    if not difference.parts:
+        return [_FIELDS.get(difference.field, field), *_sides(difference.old, difference.new, "  ")]
+    lines = [field]
+    for part in difference.parts[:_FILES]:
+        lines += [f"  {escape(_short(part.field))}", *_changed(part.old, part.new, "    ")]
+    if len(difference.parts) > _FILES:
+        lines.append(f"  and {len(difference.parts) - _FILES} more, see --format json")
+    return lines
+
+
+def _pinned(value: str) -> tuple[str, str]:
+    """What a source is called, and the digest that it had; empty for other values."""
+    place, at, digest = value.rpartition("@")
+    return (place.removeprefix(_IMAGE), digest) if at and "://" in place and " " not in value else ("", "")
+
+
+def _changed(old: str, new: str, indent: str) -> list[str]:
+    """The facts of a path before and after. Attributes have a digest only, which tells that they differ."""
+    (before, old_xattrs), (after, xattrs) = _split(old), _split(new)
+    if not old or not new or old_xattrs == xattrs:
+        return _sides(before, after, indent)
+    said = f"{indent}extended attributes changed: {old_xattrs or 'none'} before, {xattrs or 'none'} now"
+    return [*(_sides(before, after, indent) if before != after else ()), said]
+
+
+def _split(facts: str) -> tuple[str, str]:
+    """What counts of a path (see `ops.contexts`) without its attributes, and their digest."""
+    found = _XATTRS.search(facts)
+    return (facts[: found.start()], f"sha256:{found[1]}") if found else (facts, "")
+
+
+def _sides(old: str, new: str, indent: str) -> list[str]:
+    from arkwright.diagnostics.cells import escape
+
+    return [f"{indent}{sign} {escape(_short(value))}" for sign, value in (("-", old), ("+", new)) if value]
 
 
 def _reason(step: Explained) -> str:
@@ -107,13 +153,15 @@ def _reason(step: Explained) -> str:
         how = "; its inputs came out equal" if step.by == "content" else ""
         return f"from {source}, {since}{how}"
     if step.reason == "inputs-changed":
-        return f"the same operation was recorded by {source}, {since}, on other inputs:"
+        return f"the same step is known from {source}, {since}, but its inputs have changed:"
     if step.reason == "fields-changed":
-        return f"the nearest record is{near} by {source}, {since}; it differs in:"
+        return f"the nearest record is{near} from {source}, {since}; what differs:"
     if step.reason == "not-asked":
         if not step.recorded_at:
             return "the cache was not to be used for it (--no-cache)"
-        return f"{source} recorded the same, {since}, but the cache was not asked or its layers were gone"
+        return (
+            f"the same is known from {source}, {since}, but the cache was not asked or its layers were gone"
+        )
     if step.reason == "not-recorded":
         return "no record of it is left: it was interrupted, or a clean-up removed it"
     return "no earlier record of such a step"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from arkwright.cli.archives import named_images
-from arkwright.cli.cache import duration_s
 from arkwright.cli.images import PLACE_HELP, from_elsewhere, store_and_access, tell_image
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, root_option, switch, tls_option
+from arkwright.cli.values import duration_s
 from arkwright.diagnostics.errors import UsageError
 
 if TYPE_CHECKING:

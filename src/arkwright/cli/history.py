@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arkwright.cli.cache import age_text, duration_s
+from arkwright.cli.cache import age_text
 from arkwright.cli.columns import columns
 from arkwright.cli.images import open_store, print_json
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments, Commands, root_option, switch
+from arkwright.cli.values import duration_s
 from arkwright.diagnostics.errors import UsageError
 
 if TYPE_CHECKING:

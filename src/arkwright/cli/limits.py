@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from arkwright.cli.values import invalid, size
+from arkwright.cli.values import duration_s, invalid, size
 from arkwright.sandbox.spec import StepLimits
 
 _PERIOD = 100_000  # microseconds, the kernel's default
@@ -16,8 +16,6 @@ _LEAST_QUOTA = 1000
 
 def step_limits(options: Mapping[str, Any]) -> StepLimits:
     """The limits that the options ask for. Raises `UsageError` `invalid-option-value`."""
-    from arkwright.cli.cache import duration_s
-
     memory = size("--memory", options["memory"]) if options["memory"] else 0
     if memory and memory < _LEAST_MEMORY:
         invalid("--memory", options["memory"], "the least is 6m")
@@ -44,8 +42,6 @@ def _cgroup_parent(text: str) -> str:
 
 
 def _whole(options: Mapping[str, Any]) -> StepLimits | None:
-    from arkwright.cli.cache import duration_s
-
     text = str(options.get("build_memory") or "")
     cpus, pids = options.get("build_cpus") or 0.0, options.get("build_pids_limit") or 0
     memory = size("--build-memory", text) if text else 0

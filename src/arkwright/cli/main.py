@@ -12,7 +12,6 @@ import click
 from arkwright import __version__
 from arkwright.cli.invocation import Invocation
 from arkwright.cli.parameters import Arguments
-from arkwright.cli.report import internal_error, output_is_gone, report
 from arkwright.cli.table import COMMANDS, SECTIONS
 from arkwright.diagnostics.errors import UsageError
 
@@ -71,6 +70,8 @@ class Program(Arguments, click.Group):
         try:
             return super().invoke(ctx)
         except (BrokenPipeError, EOFError) as error:
+            from arkwright.cli.report import internal_error, output_is_gone
+
             if isinstance(error, BrokenPipeError) and output_is_gone():
                 raise
             raise internal_error(error) from error
@@ -97,6 +98,8 @@ class Program(Arguments, click.Group):
         except BaseException as error:
             if isinstance(error, SystemExit):
                 raise
+            from arkwright.cli.report import report
+
             status = report(error, invocation)
         sys.exit(status if isinstance(status, int) else 0)
 

@@ -81,6 +81,13 @@ class Arguments(click.Command):
         valued = {
             name for option in options if not option.is_flag for name in option.opts if name not in bare
         }
+        # Click looks for `-t` among the long names first, and, not finding it, for all that are like it.
+        long = {
+            name: next((other for other in option.opts if other.startswith("--")), name)
+            for option in options
+            for name in option.opts
+            if not name.startswith("--")
+        }
         rewritten: list[str] = []
         rest = iter(args)
         for argument in rest:
@@ -91,9 +98,13 @@ class Arguments(click.Command):
             if equals and name in switches:
                 rewritten.append(name if _truth(name, value) else switches[name].off)
                 continue
-            rewritten.append(f"{argument}={bare[argument]}" if argument in bare else argument)
-            if argument in valued:
-                rewritten.extend(value for value in [next(rest, None)] if value is not None)
+            if argument in bare:
+                rewritten.append(f"{argument}={bare[argument]}")
+                continue
+            given = [value for value in [next(rest, None)] if value is not None] if argument in valued else []
+            # What lacks its value is called as it was written.
+            is_whole = bool(given) or argument not in valued
+            rewritten += [long.get(argument, argument) if is_whole else argument, *given]
         return [*rewritten, *rest]
 
 

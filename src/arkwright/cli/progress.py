@@ -6,9 +6,7 @@ import os
 import sys
 from typing import IO, Protocol
 
-from arkwright.cli.board import Board, exported_text
 from arkwright.cli.invocation import wants_color
-from arkwright.diagnostics.cells import escape
 from arkwright.events import types
 
 
@@ -47,6 +45,8 @@ class DeferredTty:
     """The terminal view until something really runs: a cached build never loads rich."""
 
     def __init__(self, out: IO[str]) -> None:
+        from arkwright.cli.board import Board
+
         self._out = out
         self._board = Board()
         self._view: ProgressView | None = None
@@ -76,6 +76,9 @@ class DeferredTty:
         return TtyProgress(self._out, self._board, color=wants_color(self._out))
 
     def _show(self, event: types.AnyEvent) -> None:
+        from arkwright.cli.board import exported_text
+        from arkwright.diagnostics.cells import escape
+
         match event:
             case types.CacheHit():
                 self._out.write(f" => CACHED {escape(self._board.step(event.vertex).name)}\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from contextlib import suppress
 
 import click
@@ -31,7 +30,7 @@ def report(error: BaseException, invocation: Invocation) -> int:
     else:
         _write(_text(known))
         if debugging() and not isinstance(known, UsageError):
-            _write("".join(traceback.format_exception(error)))
+            _write(_traceback(error))
     return known.exit_code
 
 
@@ -109,12 +108,18 @@ def _internal(known: ArkwrightError, error: BaseException, invocation: Invocatio
     else:
         lines.append("  Please report it, with the command that you ran.")
     if debugging():
-        lines.append(str(known.details.get("traceback", "")) or "".join(traceback.format_exception(error)))
+        lines.append(str(known.details.get("traceback", "")) or _traceback(error))
     else:
         lines.append("  ARKWRIGHT_DEBUG=1 shows where it happened.")
     from arkwright.diagnostics.cells import escape
 
     return escape("\n".join(lines)) + "\n"
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
 
 
 def _write(text: str) -> None:

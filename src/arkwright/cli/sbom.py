@@ -12,6 +12,7 @@ import click
 
 from arkwright import __version__
 from arkwright.cli import values
+from arkwright.cli.columns import columns
 from arkwright.cli.evidence import private_key
 from arkwright.cli.images import PLACE_HELP
 from arkwright.cli.invocation import Invocation
@@ -255,11 +256,7 @@ def _row(one: Package) -> tuple[str, ...]:
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    rows = [tuple(map(shown_text, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return columns([tuple(map(shown_text, row)) for row in rows]).splitlines()
 
 
 def _lines(lines: Sequence[str]) -> bytes:

@@ -8,7 +8,7 @@ import re
 from arkwright.diagnostics.cells import escape
 
 # CSI and OSC/DCS/APC/PM/SOS strings (ECMA-48), then any two-character escape.
-_SEQUENCE = re.compile(
+_SEQUENCE = (
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]|\x9b[0-?]*[ -/]*[@-~]"
 )
 _TAB = " " * 8
@@ -20,7 +20,7 @@ def neutralise(line: str) -> str:
     """The line as it may be sent to a terminal: escape sequences removed, what a carriage return
     overwrote left out, and any other control character shown escaped."""
     line = line.rstrip("\r").rpartition("\r")[2]
-    return escape(_SEQUENCE.sub("", line).replace("\t", _TAB))
+    return escape(re.sub(_SEQUENCE, "", line).replace("\t", _TAB))
 
 
 class Lines:

@@ -11,8 +11,10 @@ from arkwright.diagnostics.suggest import nearest
 from arkwright.graph.ops import Ulimit
 from arkwright.oci.platform import Platform, host_platform, parse_platform
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(?:i?b)?"
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
+_DURATION = r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _ULIMITS = (
     "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
     "rss", "rtprio", "rttime", "sigpending", "stack",
@@ -133,10 +135,19 @@ def listed(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 def size(option: str, text: str) -> int:
     """Bytes from a number with an optional unit (`b k m g t p`, powers of 1024)."""
-    matched = _SIZE.fullmatch(text.strip())
+    matched = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not matched:
         invalid(option, text, "not a size", "write a number with a unit, such as 64m or 2g")
     return int(float(matched[1]) * (1 << _UNITS[matched[2].lower()]))
+
+
+def duration_s(option: str, text: str) -> float:
+    """Seconds from `90s`, `48h`, `7d`, `1h30m`."""
+    if text == "0":
+        return 0.0
+    if not re.fullmatch(_DURATION, text):
+        invalid(option, text, "not a duration", "write a number with a unit, such as 90s, 48h or 7d")
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw])", text))
 
 
 def ulimit(text: str) -> Ulimit:

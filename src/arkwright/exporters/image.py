@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from arkwright.cache.blobs import SOURCE_BLOB, LayerBlobs, present_blob
-from arkwright.cache.inline import inline_cache, with_inline_cache
 from arkwright.diagnostics.errors import UserError
 from arkwright.exporters.annotations import Annotations, split_annotations
 from arkwright.exporters.base import AssembledImage, BuiltImage
@@ -92,6 +91,8 @@ def assemble(
         found = [blob(layer_id) for layer_id in image.layers]
         config = _complete(image.config, tuple(diff_id for diff_id, _ in found), epoch)
         if image.cache:
+            from arkwright.cache.inline import inline_cache, with_inline_cache
+
             below = [_record(layers, layer_id) for layer_id in image.layers]
             config = with_inline_cache(config, inline_cache(below, image.cache, profile.name))
         manifests.append(_manifest(image, config, [one for _, one in found], content, wanted))

@@ -53,6 +53,18 @@ def compiled(profile: Mapping[str, Any]) -> bytes | None:
         library.seccomp_release(context)
 
 
+def library_version() -> tuple[int, int, int] | None:
+    """The version of libseccomp (seccomp_version(3)); None where it is missing."""
+    library = _library()
+    if library is None:
+        return None
+    import ctypes as c
+
+    library.seccomp_version.restype = c.POINTER(c.c_uint * 3)
+    major, minor, micro = library.seccomp_version().contents
+    return major, minor, micro
+
+
 def _add(library: ctypes.CDLL, context: Any, rule: Mapping[str, Any], profile: Mapping[str, Any]) -> None:
     action = _action(rule["action"], rule.get("errnoRet"))
     if action == _action(profile["defaultAction"], profile.get("defaultErrnoRet")):

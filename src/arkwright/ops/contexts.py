@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from arkwright.cache.checksum import FileFacts, TreeDigester
+from arkwright.cache.checksum import Excluded, FileFacts, TreeDigester
 from arkwright.cache.keys import KeyBuilder
 from arkwright.cache.stat_cache import StatCache
 from arkwright.diagnostics.errors import UserError
@@ -16,9 +16,7 @@ from arkwright.diagnostics.suggest import nearest
 from arkwright.graph.ops import CopyAction
 from arkwright.layer import files
 from arkwright.layer.rooted import Root
-from arkwright.ops.file_copy import Copier, Excluded
 from arkwright.sources.base import HostTree
-from arkwright.sources.expand import expand, shown
 from arkwright.sources.ignore import Matcher
 from arkwright.sources.patterns import has_wildcard
 
@@ -80,6 +78,8 @@ class ContextReader:
 
         Raises what a copy raises.
         """
+        from arkwright.ops.file_copy import Copier
+
         with Root(self.tree.root, widen=self.tree.own) as source:
             for match in source_matches(source, _whole(path), self.matcher):
                 found = source.resolve(match)
@@ -210,13 +210,15 @@ def source_matches(root: Root, action: CopyAction, matcher: Matcher | None) -> l
     pattern = action.src.replace("/./", "/") if action.parents else action.src
     try:
         if action.allow_wildcard and has_wildcard(pattern):
+            from arkwright.sources.expand import expand
+
             found = expand(root, pattern, matcher, globstar=action.parents)
             if not found and not action.allow_empty_wildcard:
                 raise _missing(root, pattern, matcher)
             return found
         path = posixpath.normpath("/" + pattern).lstrip("/")
         there = root.lstat(root.resolve(path)) is not None
-        if not there or (matcher is not None and not shown(root, path, matcher)):
+        if not there or (matcher is not None and not _shows(root, path, matcher)):
             raise _missing(root, path, matcher)
         return [path]
     except OSError as error:
@@ -225,6 +227,12 @@ def source_matches(root: Root, action: CopyAction, matcher: Matcher | None) -> l
             f"cannot read {pattern.lstrip('/')}: {error.strerror}",
             hint=_readable_hint(error),
         ) from error
+
+
+def _shows(root: Root, path: str, matcher: Matcher) -> bool:
+    from arkwright.sources.expand import shown
+
+    return shown(root, path, matcher)
 
 
 def _readable_hint(error: OSError) -> str | None:

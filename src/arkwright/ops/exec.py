@@ -20,9 +20,6 @@ from arkwright.graph.definition import Vertex
 from arkwright.graph.ops import CopyAction, ExecOp, Mount
 from arkwright.layer.stamps import Stamps
 from arkwright.ops.contexts import ReaderOf
-from arkwright.ops.exec_mounts import MountPlan
-from arkwright.ops.exec_watch import StepWatch
-from arkwright.ops.redact import Redactor
 from arkwright.ops.trees import Trees
 from arkwright.sandbox.spec import (
     DEFAULT_HOSTNAME,
@@ -39,6 +36,8 @@ from arkwright.store.metadata import Metadata
 
 if TYPE_CHECKING:
     from arkwright.linux.emulation import Emulation
+    from arkwright.ops.exec_mounts import MountPlan
+    from arkwright.ops.redact import Redactor
 
 TAIL_LINES = 20
 FAILED_BUCKET = "failed-steps"
@@ -178,6 +177,9 @@ class ExecOperation:
         return builder
 
     def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
+        from arkwright.ops.exec_mounts import MountPlan
+        from arkwright.ops.redact import Redactor
+
         means = self._means()
         self._check_platform(means)
         with MountPlan(
@@ -288,6 +290,8 @@ def oom_words(status: StepStatus) -> str:
 def _run(
     means: ExecMeans, spec: StepSpec, root: str, output: Redactor, cancelled: threading.Event
 ) -> StepStatus:
+    from arkwright.ops.exec_watch import StepWatch
+
     watch = StepWatch(cancelled, spec.limits)
     try:
         return means.sandbox.run(spec, root, watch.counted(output), cancelled=watch)

@@ -15,7 +15,7 @@ from arkwright.diagnostics.errors import ArkwrightError, Cancelled, UserError
 from arkwright.graph.ops import ExecOp, Mount
 from arkwright.layer.rooted import Root
 from arkwright.ops.contexts import ContextReader
-from arkwright.ops.file import explained
+from arkwright.ops.file_actions import explained
 from arkwright.ops.file_copy import Copier
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.trees import Trees

@@ -15,7 +15,6 @@ from arkwright.oci.platform import Platform, host_platform
 from arkwright.ops.contexts import ContextReader
 from arkwright.ops.exec import ExecMeans, ExecOperation
 from arkwright.ops.file import FileOperation
-from arkwright.ops.merge_diff import JoinOperation
 from arkwright.ops.result import LayeredResult
 from arkwright.ops.source import ContextOperation, FileSourceOperation, ImageOperation, Pins
 from arkwright.ops.trees import ImageLayers, Trees
@@ -77,6 +76,8 @@ class OpResolver:
         if isinstance(op, FileOp):
             return FileOperation(vertex, self._reader_of, self._trees, self._stamps)
         if isinstance(op, MergeOp | DiffOp | PassthroughOp):
+            from arkwright.ops.merge_diff import JoinOperation
+
             return JoinOperation(op, self._trees, self._stamps)
         raise UserError.of("unsupported-graph", f"the op {op.__struct_config__.tag} cannot be solved yet")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -16,20 +17,16 @@ from arkwright.solver.result import Details, Key, Result
 from arkwright.sources.base import FileSource, HostTree, Pinned, PinnedImage
 
 
-class _SourceOperation:
-    """What all sources share: no inputs, a key from the pin."""
+class GivenOperation(ABC):
+    """What operations share that have no inputs to look at, and mostly no work: to name the result is enough."""
 
     slot = False
 
-    def __init__(self, pin: Callable[[], Pinned]) -> None:
-        self._pin = pin
+    @abstractmethod
+    def immediate(self) -> Sequence[Result] | None: ...
 
-    def definition_key(self, inputs: Sequence[str]) -> Key:
-        builder = self._builder()
-        return Key(builder.digest(), builder.fields)
-
-    def _builder(self) -> KeyBuilder:
-        return KeyBuilder("source").field("key", self._pin().key)
+    @abstractmethod
+    def definition_key(self, inputs: Sequence[str]) -> Key: ...
 
     def operation_key(self) -> str:
         return self.definition_key(()).digest
@@ -40,8 +37,30 @@ class _SourceOperation:
     def content_of(self, number: int, have: Result) -> str | None:
         return None
 
+    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
+        found = self.immediate()
+        assert found is not None, "what has work does it"
+        return found
+
     def still_valid(self) -> bool:
         return True
+
+    def details(self) -> Details:
+        return {}
+
+
+class _SourceOperation(GivenOperation):
+    """What pinned sources share: a key from the pin."""
+
+    def __init__(self, pin: Callable[[], Pinned]) -> None:
+        self._pin = pin
+
+    def definition_key(self, inputs: Sequence[str]) -> Key:
+        builder = self._builder()
+        return Key(builder.digest(), builder.fields)
+
+    def _builder(self) -> KeyBuilder:
+        return KeyBuilder("source").field("key", self._pin().key)
 
     def details(self) -> Details:
         pinned = self._pin()
@@ -61,14 +80,9 @@ class ImageOperation(_SourceOperation):
     def immediate(self) -> Sequence[Result]:
         return [self._layers.declare(self._pin_image(), self._vertex)]
 
-    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
-        return self.immediate()
 
-
-class ContextOperation:
+class ContextOperation(GivenOperation):
     """A context of the session. Its key is its name: users of it digest what they read of it."""
-
-    slot = False
 
     def __init__(self, name: str, tree: HostTree) -> None:
         self._result = HostResult(name, tree)
@@ -83,24 +97,6 @@ class ContextOperation:
     def definition_key(self, inputs: Sequence[str]) -> Key:
         builder = KeyBuilder("context").field("name", self._result.context)
         return Key(builder.digest(), builder.fields)
-
-    def operation_key(self) -> str:
-        return self.definition_key(()).digest
-
-    def same_content(self, number: int, have: Result, other: Result) -> bool:
-        return False
-
-    def content_of(self, number: int, have: Result) -> str | None:
-        return None
-
-    def run(self, inputs: Sequence[Result], cancelled: threading.Event) -> Sequence[Result]:
-        return self.immediate()
-
-    def still_valid(self) -> bool:
-        return True
-
-    def details(self) -> Details:
-        return {}
 
 
 class FileSourceOperation(_SourceOperation):

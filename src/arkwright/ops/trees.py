@@ -14,9 +14,7 @@ from arkwright.diagnostics.errors import ArkwrightError, Cancelled
 from arkwright.events.stream import EventStream
 from arkwright.events.types import Declared, Failed, Finished, Progress, Started
 from arkwright.graph.ops import CopyAction
-from arkwright.layer.codec import decompress
 from arkwright.layer.rooted import Root
-from arkwright.layer.tar_write import write_tar
 from arkwright.oci.descriptor import Descriptor, layer_codec
 from arkwright.oci.digest import sha256
 from arkwright.ops.contexts import selected, selection_digest
@@ -132,6 +130,8 @@ class Trees:
                     self._unpack(layers[:number], layer)
 
     def _unpack(self, below: Sequence[str], layer: Layer) -> None:
+        from arkwright.layer.codec import decompress
+
         # A difference may stand on layers that are not in the list.
         self.ensure([one for one in layer.parents if one not in below])
         blobs = layer.blobs
@@ -157,6 +157,8 @@ class Trees:
         layer = self.records.get(layer_id)
         assert layer is not None, f"layer {layer_id} has no record"
         if not layer.diff_id:
+            from arkwright.layer.tar_write import write_tar
+
             self.ensure([*layer.parents, layer_id])
             hasher = hashlib.sha256()
             write_tar(self.snapshotter.diff(layer), hasher.update)

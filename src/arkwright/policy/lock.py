@@ -10,7 +10,8 @@ import msgspec
 from arkwright.diagnostics.errors import UserError
 
 VERSION = 1
-_LIMIT = 8 << 20
+# Bytes of a file.
+LIMIT = 8 << 20
 
 Kind = Literal["frontend", "git", "image", "url"]
 Name = tuple[Kind, str]
@@ -47,8 +48,8 @@ Lock = Mapping[Name, Locked]
 def parse(data: bytes, path: str) -> dict[Name, Locked]:
     """Read a lock file. Raises `UserError` `invalid-lock`."""
     try:
-        if len(data) > _LIMIT:
-            raise ValueError(f"it has more than {_LIMIT} bytes")
+        if len(data) > LIMIT:
+            raise ValueError(f"it has more than {LIMIT} bytes")
         version = msgspec.json.decode(data, type=dict[str, msgspec.Raw]).get("version")
         if version is not None and bytes(version) != str(VERSION).encode():
             raise ValueError(f"its version is {bytes(version).decode()}, and {VERSION} is known here")

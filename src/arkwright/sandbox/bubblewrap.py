@@ -28,6 +28,7 @@ from arkwright.linux.worker import Child, Worker
 from arkwright.sandbox.aftermath import made_removable
 from arkwright.sandbox.bundle import BundleMount
 from arkwright.sandbox.connected import Networks
+from arkwright.sandbox.filters import Filters
 from arkwright.sandbox.jailed import JailedStep, confined, environment_map, run_jailed
 from arkwright.sandbox.limited import limited
 from arkwright.sandbox.network import Network
@@ -89,8 +90,15 @@ class _Made(msgspec.Struct, frozen=True):
 class BubblewrapSandbox:
     """A `sandbox.spec.Sandbox`. `notice` gets sentences for the user, each once."""
 
-    def __init__(self, worker: Worker, *, notice: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        notice: Callable[[str], None] = lambda text: None,
+        filters: Filters | None = None,
+    ) -> None:
         self._worker = worker
+        self._filters = filters or Filters()
         self._notice = notice
         self._noticed: set[str] = set()
         self._networks = Networks(worker, self._notify)
@@ -178,12 +186,10 @@ class BubblewrapSandbox:
     def _step(
         self, spec: StepSpec, root_path: str, document: dict[str, Any], pid: int, net: Network
     ) -> JailedStep:
-        from arkwright.linux.seccomp import compiled
-
         limits = confinement(spec, net)
         with Root(root_path) as root:
             user = resolve_user(root, spec.user)
-        program = b"" if limits.seccomp is None else compiled(limits.seccomp)
+        program = b"" if limits.seccomp is None else self._filters.of(tuple(limits.capabilities))
         if program is None:
             self._notify("libseccomp is not installed: steps run without a filter of system calls")
         jail = confined(

@@ -105,6 +105,7 @@ def config(
     terminal: bool,
     mounts: list[BundleMount],
     confinement: Confinement,
+    annotations: Mapping[str, str],
 ) -> dict[str, Any]:
     """The whole document."""
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
@@ -131,6 +132,7 @@ def config(
         "root": {"path": root_path, "readonly": readonly_root},
         "mounts": mounts,
         "linux": linux,
+        "annotations": annotations,
         "process": {
             "terminal": terminal,
             "args": args,

@@ -11,6 +11,7 @@ from arkwright.linux import namespaces
 from arkwright.linux.worker import Worker
 from arkwright.sandbox.bubblewrap import BubblewrapSandbox
 from arkwright.sandbox.chroot import ChrootSandbox
+from arkwright.sandbox.filters import Filters
 from arkwright.sandbox.runtime import RUNTIMES, RuntimeSandbox
 from arkwright.sandbox.spec import Output, Sandbox, StepSpec, StepStatus
 
@@ -31,20 +32,25 @@ def needs_copies(worker: Worker, isolation: str) -> bool:
     return isolation == "chroot" or not worker.namespaced or worker.proc_refused
 
 
-def chosen_sandbox(worker: Worker, isolation: str, notice: _Notice) -> Sandbox:
+def chosen_sandbox(
+    worker: Worker, isolation: str, notice: _Notice, filters: Filters | None = None
+) -> Sandbox:
     """The sandbox that `isolation` (one of `ISOLATIONS`) names; `notice` gets sentences for the user."""
     if isolation in RUNTIMES:
-        return RuntimeSandbox(worker, runtimes=(isolation,), notice=notice)
+        return RuntimeSandbox(worker, runtimes=(isolation,), notice=notice, filters=filters)
     if isolation == "oci":
-        return RuntimeSandbox(worker, notice=notice)
+        return RuntimeSandbox(worker, notice=notice, filters=filters)
     if isolation == "bubblewrap":
-        return BubblewrapSandbox(worker, notice=notice)
+        return BubblewrapSandbox(worker, notice=notice, filters=filters)
     if isolation == "chroot" or not worker.namespaced:
-        return ChrootSandbox(worker, notice=notice)
+        return ChrootSandbox(worker, notice=notice, filters=filters)
     if worker.proc_refused:
         # No runtime starts a container that cannot have a /proc.
-        return ChrootSandbox(worker, notice=notice)
-    candidates = (RuntimeSandbox(worker, notice=notice), BubblewrapSandbox(worker, notice=notice))
+        return ChrootSandbox(worker, notice=notice, filters=filters)
+    candidates = (
+        RuntimeSandbox(worker, notice=notice, filters=filters),
+        BubblewrapSandbox(worker, notice=notice, filters=filters),
+    )
     return FirstThatWorks(candidates, notice)
 
 

@@ -25,6 +25,7 @@ from arkwright.sandbox.aftermath import made_removable
 from arkwright.sandbox.bundle import Confinement
 from arkwright.sandbox.chroot_mounts import ChrootMounts, require_mountable
 from arkwright.sandbox.connected import Networks
+from arkwright.sandbox.filters import Filters
 from arkwright.sandbox.jailed import JailedStep, confined, environment_map, run_jailed
 from arkwright.sandbox.limited import limited
 from arkwright.sandbox.mountpoints import MountPoints
@@ -46,8 +47,15 @@ _NAMESPACED = "steps are isolated by chroot in a user namespace: they have the b
 class ChrootSandbox:
     """A `sandbox.spec.Sandbox`. `notice` gets sentences for the user, each once."""
 
-    def __init__(self, worker: Worker, *, notice: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        notice: Callable[[str], None] = lambda text: None,
+        filters: Filters | None = None,
+    ) -> None:
         self._worker = worker
+        self._filters = filters or Filters()
         self._notice = notice
         self._noticed = False
         self._networks = Networks(worker, notice)
@@ -121,7 +129,7 @@ class ChrootSandbox:
             _require_directory(root, spec.cwd)
             limits = confinement(spec, net)
             jail = confined(
-                limits, user, seccomp=_filter(limits, self._worker), single_id=self._worker.single_id,
+                limits, user, seccomp=self._filter(limits), single_id=self._worker.single_id,
                 chroot_allowed=spec.security == "insecure",
             )  # fmt: skip
             yield JailedStep(
@@ -132,6 +140,12 @@ class ChrootSandbox:
                 ),
                 terminal=spec.terminal,
             )
+
+    def _filter(self, limits: Confinement) -> bytes:
+        """A filter can be set by those who have CAP_SYS_ADMIN; a container has its engine's."""
+        if limits.seccomp is None or namespaces.needs_user_namespace():
+            return b""
+        return self._filters.of(tuple(limits.capabilities)) or b""
 
     def _system(self, spec: StepSpec, stands: StandIns, points: MountPoints, net: Network) -> None:
         """/dev, the files of the resolver, and the builder's /proc and /sys where mounts are allowed;
@@ -156,15 +170,6 @@ class ChrootSandbox:
         hosts = network.hosts_file(spec.hostname, spec.extra_hosts)
         stands.place("/etc/hosts", text_file(hosts), is_dir=False)
         stands.place("/etc/resolv.conf", text_file(network.resolv_conf(net)), is_dir=False)
-
-
-def _filter(limits: Confinement, worker: Worker) -> bytes:
-    """A filter can be set by those who have CAP_SYS_ADMIN; a container has its engine's."""
-    if limits.seccomp is None or namespaces.needs_user_namespace():
-        return b""
-    from arkwright.linux.seccomp import compiled
-
-    return compiled(limits.seccomp) or b""
 
 
 def _require_possible(spec: StepSpec, worker: Worker) -> None:

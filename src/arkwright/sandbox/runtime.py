@@ -10,6 +10,7 @@ Steps of the network `default` get one of their own, see `sandbox.connected`.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import os
@@ -22,11 +23,13 @@ import msgspec
 
 from arkwright.diagnostics.errors import ArkwrightError, Cancelled, HostUnsupported
 from arkwright.diagnostics.wire import ready
+from arkwright.linux import limits
 from arkwright.linux.init import init_died
 from arkwright.linux.jail import Jail
 from arkwright.linux.worker import Child, Worker
 from arkwright.sandbox.aftermath import made_removable
 from arkwright.sandbox.connected import Networks
+from arkwright.sandbox.filters import Filters
 from arkwright.sandbox.limited import Limited, limited
 from arkwright.sandbox.pump import OutputPipes
 from arkwright.sandbox.spec import Bind, Output, StepSpec, StepStatus
@@ -39,6 +42,7 @@ KEEPS_HOSTNAME = "this host refuses to set host names: steps have the builder's"
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GLOBAL_FLAGS = {"crun": ("--cgroup-manager=disabled",), "runc": ("--rootless=true",)}
 _FIX = "install crun or runc with the package manager of this host"
+_SECCOMP_PROGRAM = "run.oci.seccomp_bpf_data"  # crun(1)
 _KILL_ATTEMPTS = 40
 _KILL_PAUSE_S = 0.05
 # What crun and runc say when the command itself cannot be run, as against the container.
@@ -69,8 +73,10 @@ class RuntimeSandbox:
         *,
         runtimes: Sequence[str] = RUNTIMES,
         notice: Callable[[str], None] = lambda text: None,
+        filters: Filters | None = None,
     ) -> None:
         self._worker = worker
+        self._filters = filters or Filters()
         self._candidates = tuple(runtimes)
         self._notice = notice
         self._noticed: set[str] = set()
@@ -224,7 +230,8 @@ class RuntimeSandbox:
             limited(spec, self._worker, self._notify) as within,
             self._networks.network(spec) as net,
         ):
-            with prepared(within.spec, root, self._worker, step_path, net) as bundle_path:
+            annotations = self._annotations(runtime, spec)
+            with prepared(within.spec, root, self._worker, step_path, net, annotations) as bundle_path:
                 name = os.path.basename(step_path)
                 container = _Container(self._worker, runtime, bundle_path, name, within)
                 code = container.run(output, stopped, stdio)
@@ -233,6 +240,16 @@ class RuntimeSandbox:
         if failure:
             return StepStatus(status=_refused(failure, runtime), tier=self._tier_of(runtime))
         return status_of(code, self._tier_of(runtime), oom=oom)
+
+    def _annotations(self, runtime: _Runtime, spec: StepSpec) -> dict[str, str]:
+        """What crun takes besides the specification: the filter of system calls as the kernel wants it, which
+        it would compile anew for every step. A crun that does not know it goes by the profile."""
+        if runtime.name != "crun" or spec.security == "insecure":
+            return {}
+        with contextlib.suppress(OSError):
+            if program := self._filters.of(tuple(limits.capabilities(every=False))):
+                return {_SECCOMP_PROGRAM: base64.b64encode(program).decode()}
+        return {}
 
     def _tier_of(self, runtime: _Runtime) -> str:
         return runtime.name + ("+userns" if self._worker.rootless else "")

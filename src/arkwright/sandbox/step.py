@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -31,18 +32,30 @@ _MakeMount = Callable[[str], BundleMount]
 
 
 @contextlib.contextmanager
-def prepared(spec: StepSpec, root_path: str, worker: Worker, step_path: str, net: Network) -> Iterator[str]:
+def prepared(
+    spec: StepSpec,
+    root_path: str,
+    worker: Worker,
+    step_path: str,
+    net: Network,
+    annotations: Mapping[str, str],
+) -> Iterator[str]:
     """Write the step's bundle below `step_path` and yield its directory; undo everything after.
 
     Raises what `planned` raises.
     """
-    with planned(spec, root_path, worker, step_path, net) as document:
+    with planned(spec, root_path, worker, step_path, net, annotations) as document:
         yield _written(step_path, document)
 
 
 @contextlib.contextmanager
 def planned(
-    spec: StepSpec, root_path: str, worker: Worker, step_path: str, net: Network
+    spec: StepSpec,
+    root_path: str,
+    worker: Worker,
+    step_path: str,
+    net: Network,
+    annotations: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[dict[str, Any]]:
     """The `config.json` of the step, whose files are below `step_path`; undo everything after.
 
@@ -69,6 +82,7 @@ def planned(
             terminal=spec.terminal,
             mounts=mounted,
             confinement=confinement(spec, net),
+            annotations=annotations,
         )
         yield document
 

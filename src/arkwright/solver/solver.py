@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,9 +27,10 @@ from arkwright.graph.definition import Definition, Edge, Vertex, VertexMetadata
 from arkwright.graph.inspect import describe_vertex
 from arkwright.solver.dedupe import Claims, Holder
 from arkwright.solver.result import Found, Remotes, Resolver, Result
-from arkwright.solver.scheduler import Scheduler
 from arkwright.solver.state import State, key_of, placed, results_of
-from arkwright.solver.walk import Walk
+
+if TYPE_CHECKING:
+    from arkwright.solver.scheduler import Scheduler
 
 _SIBLINGS = 8
 
@@ -141,6 +143,8 @@ class Solver:
         stops only what needs its vertex, and all failures are raised together (see
         `diagnostics.errors.joined`).
         """
+        from arkwright.solver.walk import Walk
+
         wanted = [(one, one.target) for one in definitions if one.target is not None]
         for definition, target in wanted:
             self._declare(definition, target)

@@ -16,10 +16,9 @@ from itertools import groupby
 import msgspec
 
 from arkwright.diagnostics.errors import UserError
-from arkwright.sources.expand import expand
 from arkwright.sources.patterns import BadPattern, has_wildcard, match_component, match_path, translate
 
-__all__ = ["Matcher", "expand", "has_wildcard", "match_component", "match_path", "read_ignore_file"]
+__all__ = ["Matcher", "has_wildcard", "match_component", "match_path", "read_ignore_file"]
 
 _LIMIT = 8 << 20  # bytes of an ignore file
 

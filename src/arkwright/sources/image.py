@@ -22,7 +22,6 @@ from arkwright.oci import descriptor as media
 from arkwright.oci import manifest as image_manifest
 from arkwright.oci.descriptor import Descriptor
 from arkwright.oci.digest import is_digest
-from arkwright.oci.layout import Layout
 from arkwright.oci.manifest import Manifest
 from arkwright.oci.platform import Platform
 from arkwright.oci.reference import Reference, is_short, parse_reference
@@ -32,6 +31,7 @@ from arkwright.sources.pinning import attributes, pin_key
 from arkwright.store.store import Store
 
 if TYPE_CHECKING:
+    from arkwright.oci.layout import Layout
     from arkwright.registry.access import Access
 
 # What names stood for at a registry when they were last asked, and the places that have a blob.
@@ -153,6 +153,8 @@ class StoreImageSource:
         return pinned
 
     def _pin_layout(self, op: SourceOp, platform: Platform) -> PinnedImage:
+        from arkwright.oci.layout import Layout
+
         path, selector = split_layout(op.identifier.removeprefix(LAYOUT))
         layout = Layout.open(path)
         root = layout.find(selector)
@@ -253,6 +255,8 @@ class StoreImageSource:
 
     def _fetch_from(self, origin: str, layer: Descriptor, progress: Progress | None) -> None:
         if origin.startswith(LAYOUT):
+            from arkwright.oci.layout import Layout
+
             self._copy(Layout.open(origin.removeprefix(LAYOUT)), layer, progress)
             return
         from arkwright.registry.client import open_registries

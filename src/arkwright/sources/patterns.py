@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import re
 
-_META = re.compile(r"[*?\[\]\\]")
-
 
 class BadPattern(ValueError):
     """The pattern is malformed; the message says how."""
@@ -19,6 +17,8 @@ class BadPattern(ValueError):
 
 def has_wildcard(pattern: str) -> bool:
     """Whether the pattern has an unescaped `*`, `?` or `[`: only then is it a pattern to `COPY`."""
+    if not any(char in pattern for char in "*?["):
+        return False
     return re.search(r"(?:^|[^\\])(?:\\\\)*[*?\[]", pattern) is not None
 
 
@@ -50,7 +50,7 @@ def translate(pattern: str, *, globstar: bool) -> str:
         globstar
         and pattern.startswith("**")
         and pattern[2:3] not in ("", "/")
-        and not _META.search(pattern[2:])
+        and not any(char in pattern[2:] for char in "*?[]\\")
     ):
         # moby: `**` before plain text is "ends with", the only place where it stops inside a name.
         return ".*" + re.escape(pattern[2:])
