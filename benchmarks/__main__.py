@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report, results, summary
+from benchmarks import machine, model_page, report, results, summary
 from benchmarks.cases import MEMORY, all_cases, chosen
 from benchmarks.contestants import Arkwright, Contestant, environment, find, remove
 from benchmarks.measure import Taken, Work, run
@@ -155,7 +155,7 @@ def _summarise(paths: Sequence[Path]) -> int:
         found = results.read(paths or [results.newest(RESULTS)])
         for line in results.differences(found):
             _say(f"warning: {line}")
-        for path in summary.write(found):
+        for path in summary.write(found, model=model_page.newest(RESULTS)):
             _say(f"wrote {path}")
     except (OSError, ValueError) as error:
         _say(str(error))

@@ -75,7 +75,7 @@ class Measured:
         return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
 
     def lines(self) -> Iterator[str]:
-        yield f"{self.sweep.name}: {_micro(self.slope(self.wall_s))} each (cpu {_micro(self.slope(self.cpu_s))})"
+        yield f"{self.sweep.name}: {micro(self.slope(self.wall_s))} each (cpu {micro(self.slope(self.cpu_s))})"
         for value in self.sweep.values:
             wall, cpu = median(self.wall_s[value]), median(self.cpu_s[value])
             yield f"  {value:>7} {self.sweep.unit:<16} wall {wall * 1000:8.1f} ms   cpu {cpu * 1000:8.1f} ms"
@@ -93,7 +93,8 @@ class Measured:
         }
 
 
-def _micro(seconds: float) -> str:
+def micro(seconds: float) -> str:
+    """A small time for people."""
     return f"{seconds * 1e6:.1f} µs" if abs(seconds) < 1e-3 else f"{seconds * 1e3:.2f} ms"
 
 

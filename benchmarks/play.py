@@ -107,6 +107,8 @@ def _once(
             if work is None:
                 outcome.failures[one.name] = "cannot do this"
                 return None
+            # What is still to be written belongs to the others, or to what was made before.
+            os.sync()
             return run(work, one.env, _log(one), daemon=one.daemon, sampled=sampled)
         finally:
             case.after(one)

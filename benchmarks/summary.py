@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import model_page
 from benchmarks.goals import GOALS, MEMORY_BYTES, Goal, goal_of
 from benchmarks.plot import picture
 from benchmarks.report import duration, spread
@@ -29,22 +31,26 @@ class Against:
     verdict: str
 
 
-def write(results: Results, page: Path = PAGE) -> list[Path]:
-    """Write the plot beside the page, and the part between the markers. Raises ValueError without markers."""
+def write(results: Results, page: Path = PAGE, model: Path | None = None) -> list[Path]:
+    """Write the plot beside the page, and the parts between the markers; `model` is a file of the cost
+    model. Raises ValueError without markers."""
     plot = page.with_suffix(".svg")
     text = replaced(page.read_text(), markdown(results, plot.name))
+    if model is not None:
+        part = model_page.markdown(json.loads(model.read_text()))
+        text = replaced(text, part, model_page.BEGIN, model_page.END)
     plot.write_text(picture(results))
     page.write_text(text)
     return [plot, page]
 
 
-def replaced(page: str, part: str) -> str:
+def replaced(page: str, part: str, begin: str = BEGIN, end: str = END) -> str:
     """A page with another part between the markers."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no part between {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{part.strip()}\n\n{END}{after}"
+    before, found, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"the page has no part between {begin} and {end}")
+    return f"{before}{begin}\n\n{part.strip()}\n\n{end}{after}"
 
 
 def goals_only() -> str:

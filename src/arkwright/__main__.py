@@ -11,7 +11,12 @@ def main() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     from arkwright.cli.main import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        # The collections at the interpreter's end would look at everything once more, for 10 ms, and
+        # free what the kernel frees in a moment.
+        gc.freeze()
 
 
 if __name__ == "__main__":

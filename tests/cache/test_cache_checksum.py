@@ -261,9 +261,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     original = checksum._read_file
 
-    def counting(dir_fd: int, name: str) -> tuple[os.stat_result, str, str, bool]:
+    def counting(dir_fd: int, name: str, *, ask: bool) -> tuple[os.stat_result, str, str, bool]:
         opened.append(name)
-        return original(dir_fd, name)
+        return original(dir_fd, name, ask=ask)
 
     monkeypatch.setattr(checksum, "_read_file", counting)
     return opened

@@ -215,7 +215,10 @@ class Means:
     @cached_property
     def trees(self) -> Trees:
         """Only in the worker, or after `stay_alone`."""
-        return Trees(self.snapshotter, self.layers, self.store.content, self.image_layers, self.stream)
+        from arkwright.cache.selections import Selections
+
+        kept = Selections(self.store.metadata)
+        return Trees(self.snapshotter, self.layers, self.store.content, self.image_layers, self.stream, kept)
 
     def _shared_trees(self) -> Trees:
         with self._lock:

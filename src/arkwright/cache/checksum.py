@@ -276,7 +276,7 @@ class TreeDigester:
         tail = self._linked.get(linked)
         if tail is None:
             read_at = now_ns()
-            status, tail, settled = _read(kind, status, dir_fd, entry)
+            status, tail, settled = _read(kind, status, dir_fd, entry, ask=stats is not None)
             if status.st_nlink > 1:
                 self._linked[linked] = tail
             # Link targets may hold bytes that are not UTF-8, which the cache's encoding refuses.
@@ -290,11 +290,13 @@ class TreeDigester:
         return f"{name}\0{kind}\0-\0-"
 
 
-def _read(kind: str, status: os.stat_result, dir_fd: int, name: str) -> tuple[os.stat_result, str, bool]:
+def _read(
+    kind: str, status: os.stat_result, dir_fd: int, name: str, *, ask: bool
+) -> tuple[os.stat_result, str, bool]:
     """Status before the read, the end of a node (mode, attributes, content), and whether that holds
-    as long as the status does."""
+    as long as the status does, if that was to be asked."""
     if kind == "f":
-        status, content, xattrs, settled = _read_file(dir_fd, name)
+        status, content, xattrs, settled = _read_file(dir_fd, name, ask=ask)
         tail = f"\0{status.st_mode & 0o7777:o}\0{xattrs}\0{status.st_size} {content}\0"
         return status, tail, settled
     xattrs = _xattrs_at(dir_fd, name)
@@ -305,9 +307,9 @@ def _read(kind: str, status: os.stat_result, dir_fd: int, name: str) -> tuple[os
     return status, f"\0{status.st_mode & 0o7777:o}\0{xattrs}\0{numbers}\0", True
 
 
-def _read_file(dir_fd: int, name: str) -> tuple[os.stat_result, str, str, bool]:
+def _read_file(dir_fd: int, name: str, *, ask: bool) -> tuple[os.stat_result, str, str, bool]:
     """Status before the read, sha256 and attributes of a regular file, and whether nobody can write
-    to it unnoticed."""
+    to it unnoticed, if that was to be asked."""
     try:
         fd = files.open(name, _FLAGS, dir_fd=dir_fd)
     except PermissionError:
@@ -318,7 +320,7 @@ def _read_file(dir_fd: int, name: str) -> tuple[os.stat_result, str, str, bool]:
         if not S_ISREG(status.st_mode):
             raise OSError(errno.ESTALE, "the file was replaced while it was read", name)
         # Before the read: a writer that comes after it moves the times.
-        settled = not files.is_virtual(fd) and is_settled(fd, status)
+        settled = ask and not files.is_virtual(fd) and is_settled(fd, status)
         hashed = hashlib.sha256()
         while chunk := files.read(fd, min(_CHUNK, status.st_size + 1)):
             hashed.update(chunk)

@@ -20,6 +20,8 @@ from arkwright.cache.inventory import FAILED_STEPS
 from arkwright.cache.items import HTTP, Holdings, downloads, list_items
 from arkwright.cache.marks import RESOLVED, Plan, Policy, mark
 from arkwright.cache.records import ATTEMPTS, DETAILS, RECORDS, SIBLINGS, Records, digests_in
+from arkwright.cache.selections import BUCKET as SELECTIONS
+from arkwright.cache.selections import layer_of
 from arkwright.cache.sizes import BUCKET as SIZES
 from arkwright.cache.sizes import LayerSizes, disk_size
 from arkwright.cache.uses import USES
@@ -139,6 +141,7 @@ def _forget(store: Store, plan: Plan) -> None:
         _keep_only(store, LAYERS, plan.layers.__contains__)
         _keep_only(store, SIZES, plan.layers.__contains__)
         _keep_only(store, TIMES, plan.layers.__contains__)
+        _keep_only(store, SELECTIONS, lambda key: layer_of(key) in plan.layers)
         _keep_only(store, RESOLVED, plan.resolved.__contains__)
         wanted = plan.blobs | {
             blob.digest for id in plan.layers for blob in plan.inventory.layers[id].blobs.values()

@@ -26,6 +26,7 @@ from arkwright.ops.modes import ModeChange
 Excluded = Callable[[str, bool], bool]
 
 _CHUNK = 1 << 24
+_SMALL = 1 << 17
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -355,11 +356,12 @@ class Copier:
     ) -> None:
         read_fd = files.open(source_name, REGULAR, dir_fd=source_fd)
         try:
-            if not stat.S_ISREG(files.fstat(read_fd).st_mode):
+            opened = files.fstat(read_fd)
+            if not stat.S_ISREG(opened.st_mode):
                 raise OSError(errno.ESTALE, "the file was replaced while it was copied", source_name)
             write_fd = files.open(dest_name, _CREATE, 0o600, dir_fd=dest_fd)
             try:
-                copy_bytes(read_fd, write_fd)
+                copy_bytes(read_fd, write_fd, opened.st_size)
                 files.fchown(write_fd, *self._owned(status))
                 # After chown, which clears file capabilities.
                 _copy_xattrs(source_fd, source_name, dest_fd, dest_name)
@@ -412,11 +414,22 @@ class Copier:
         return status.st_mtime_ns if self._time_ns is None else self._time_ns
 
 
-def copy_bytes(read_fd: int, write_fd: int) -> None:
-    """Copy all content from one descriptor to the other, in the kernel where it can."""
+def copy_bytes(read_fd: int, write_fd: int, size: int) -> None:
+    """Copy all content from one descriptor to the other, in the kernel where it can; `size` is about how
+    much there is."""
     if files.is_virtual(write_fd):
         files.take(read_fd, write_fd)
         return
+    if size < _SMALL:
+        # Most files: one read and one write, with no question whether the kernel would do it.
+        data = files.read(read_fd, size + 1)
+        _write_all(write_fd, data)
+        if len(data) == size:
+            return
+    _copy_rest(read_fd, write_fd)
+
+
+def _copy_rest(read_fd: int, write_fd: int) -> None:
     try:
         while os.copy_file_range(read_fd, write_fd, _CHUNK):
             pass
@@ -425,9 +438,13 @@ def copy_bytes(read_fd: int, write_fd: int) -> None:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
             raise
     while data := files.read(read_fd, 1 << 20):
-        view = memoryview(data)
-        while view:
-            view = view[files.write(write_fd, view) :]
+        _write_all(write_fd, data)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[files.write(fd, view) :]
 
 
 def _carried(fd: int, name: str) -> list[tuple[str, bytes | None]]:

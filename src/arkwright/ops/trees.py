@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from arkwright.cache.imports import IMPORT_GROUP, Imports
 from arkwright.cache.keys import KeyBuilder
@@ -24,6 +25,9 @@ from arkwright.snapshot.layers import LayerRecords, chain_id
 from arkwright.solver.result import Result
 from arkwright.sources.base import ImageSource, PinnedImage
 from arkwright.store.content import ContentStore
+
+if TYPE_CHECKING:
+    from arkwright.cache.selections import Selections
 
 SOURCE_BLOB = "source"
 
@@ -108,6 +112,7 @@ class Trees:
         content: ContentStore,
         images: ImageLayers,
         stream: EventStream,
+        selections: Selections,
     ) -> None:
         self.snapshotter = snapshotter
         self.records = records
@@ -116,11 +121,16 @@ class Trees:
         self._stream = stream
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
+        # The store's lease, which a build holds, keeps layers that were there once.
+        self._ready: set[str] = set()
+        self._kept_selections = selections
         self._selections: dict[tuple[object, ...], str] = {}
 
     def ensure(self, layers: Sequence[str]) -> None:
         """Unpack what is known only as a blob, lowest first."""
         for number, layer_id in enumerate(layers):
+            if layer_id in self._ready:
+                continue
             with self._guard:
                 lock = self._locks[layer_id]
             with lock:
@@ -128,6 +138,7 @@ class Trees:
                 if layer is None or not self.snapshotter.has(layer):
                     assert layer is not None, f"layer {layer_id} has no record"
                     self._unpack(layers[:number], layer)
+                self._ready.add(layer_id)
 
     def _unpack(self, below: Sequence[str], layer: Layer) -> None:
         from arkwright.layer.codec import decompress
@@ -194,9 +205,14 @@ class Trees:
         )
 
     def selection(self, result: LayeredResult, action: CopyAction) -> str:
-        """A digest of what a copy would take from a tree, remembered for the build."""
+        """A digest of what a copy would take from a tree, computed once."""
         wanted = (result.layers, selected(action))
         if wanted not in self._selections:
-            with self.view(result) as root_path, Root(root_path) as root:
-                self._selections[wanted] = selection_digest(root, action, ownership=True)
+            what = repr(wanted[1])
+            known = self._kept_selections.get(result.layers, what)
+            if known is None:
+                with self.view(result) as root_path, Root(root_path) as root:
+                    known = selection_digest(root, action, ownership=True)
+                self._kept_selections.put(result.layers, what, known)
+            self._selections[wanted] = known
         return self._selections[wanted]

@@ -43,6 +43,8 @@ class OverlaySnapshotter:
         self._store = store
         self._publisher = Publisher(store, sync or (lambda: syncfs(store.root_path)))
         self._views = SharedTrees(self._mount_view)
+        # Of layers with a tree, which stays as it is: their parents, and their floor if there is one.
+        self._standing: dict[str, tuple[Key | None, str]] = {}
 
     def has(self, layer: Layer) -> bool:
         """Whether the layer's directory is there."""
@@ -73,6 +75,7 @@ class OverlaySnapshotter:
         return layer_diff(tree_path(self._store.root_path, layer.id), layer.parents, self.view)
 
     def remove(self, layer_id: str) -> None:
+        self._standing.pop(layer_id, None)
         self._publisher.remove(layer_id)
 
     def close(self) -> None:
@@ -135,12 +138,21 @@ class OverlaySnapshotter:
         root_path = self._store.root_path
         floors = []
         for number, layer_id in enumerate(layers):
-            record = self._publisher.records.get(layer_id)
-            if record is None or not record.parents or record.parents != layers[:number]:
-                floor_path = directory_path(root_path, layer_id) + FLOOR
-                if os.path.isdir(floor_path):
-                    floors.append(floor_path)
+            parents, floor_path = self._stands(layer_id)
+            if floor_path and (not parents or parents != layers[:number]):
+                floors.append(floor_path)
         return list(dict.fromkeys([*(tree_path(root_path, name) for name in reversed(layers)), *floors]))
+
+    def _stands(self, layer_id: str) -> tuple[Key | None, str]:
+        if layer_id not in self._standing:
+            record = self._publisher.records.get(layer_id)
+            floor_path = directory_path(self._store.root_path, layer_id) + FLOOR
+            there = os.path.isdir(floor_path)
+            self._standing[layer_id] = (
+                None if record is None else record.parents,
+                floor_path if there else "",
+            )
+        return self._standing[layer_id]
 
     def _made_on_nothing(self, layer_id: str) -> bool:
         record = self._publisher.records.get(layer_id)
