@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from snapshot_suite import OLD_NS, age, base, snapshot_of
 
+from arkwright.layer.profile import CONSTANT_NS
+from arkwright.layer.stamps import Stamps
 from arkwright.layer.tar_write import write_tar
 from arkwright.linux import mounts
 from arkwright.snapshot.base import Layer, Snapshotter
@@ -122,10 +124,11 @@ _VERBS: dict[str, Callable[..., None]] = {
 }
 
 
-def build(snapshotter: Snapshotter, work: list[list[Step]]) -> list[Layer]:
-    """A base, and one layer per list of steps; times that steps made become one, as export does."""
-    layers: list[Layer] = []
-    for number in range(-1, len(work)):
+def build(snapshotter: Snapshotter, work: list[list[Step]], on: Sequence[Layer] = ()) -> list[Layer]:
+    """A base, and one layer per list of steps; times that steps made become one, as export does. What is on
+    already is not made again."""
+    layers = list(on)
+    for number in range(len(on) - 1, len(work)):
         active = snapshotter.prepare([layer.id for layer in layers])
         root = Path(active.root)
         if number < 0:
@@ -148,9 +151,9 @@ def settle_times(root: Path, number: int) -> None:
                 os.utime(path, ns=(then, then), follow_symlinks=False)
 
 
-def tar_of(snapshotter: Snapshotter, layer: Layer) -> bytes:
+def tar_of(snapshotter: Snapshotter, layer: Layer, *, mtime_ns: int | None = None) -> bytes:
     sink = io.BytesIO()
-    write_tar(snapshotter.diff(layer), sink.write, mtime_ns=None)
+    write_tar(snapshotter.diff(layer), sink.write, mtime_ns=mtime_ns)
     return sink.getvalue()
 
 
@@ -184,8 +187,21 @@ def check_one(overlay: Snapshotter, copy: Snapshotter, work: list[list[Step]]) -
     assert tree_of(overlay, made[copy]) == tree
 
 
+def check_times(overlay: Snapshotter, copy: Snapshotter, work: list[list[Step]]) -> None:
+    """Work on layers that came back with one constant time gives what it gives on those made here."""
+    made = build(overlay, work)
+    tars = [tar_of(overlay, layer, mtime_ns=CONSTANT_NS) for layer in made]
+    for snapshotter in (overlay, copy):
+        for kept in range(1, len(tars)):
+            layers = build(snapshotter, work, apply_all(snapshotter, tars[:kept], []))
+            assert [tar_of(snapshotter, layer, mtime_ns=CONSTANT_NS) for layer in layers] == tars
+
+
 @pytest.mark.parametrize("kind", ["root", "rootless"])
-def test_tiers_agree_and_round_trip(make_place, kind: str) -> None:
+@pytest.mark.parametrize(("rule", "check_one"), [("keep", check_one), ("constant", check_times)])
+def test_tiers_agree_and_round_trip(
+    make_place, kind: str, rule: str, check_one: Callable[[Snapshotter, Snapshotter, list[list[Step]]], None]
+) -> None:
     examples = int(os.environ.get("ARKWRIGHT_EXAMPLES", "60"))
 
     @settings(
@@ -199,7 +215,7 @@ def test_tiers_agree_and_round_trip(make_place, kind: str) -> None:
         try:
             with Store.open("store") as store:
                 kinds = (OverlaySnapshotter, CopySnapshotter)
-                overlay, copy = (kind(store, sync=lambda: None) for kind in kinds)
+                overlay, copy = (kind(store, sync=lambda: None, stamps=Stamps(rule=rule)) for kind in kinds)
                 check_one(overlay, copy, work)
         finally:
             mounts.unmount("store")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from snapshot_suite import Case, SnapshotterSuite
 
+from arkwright.layer.stamps import Stamps
 from arkwright.linux import syscalls
 from arkwright.snapshot.base import Snapshotter
 from arkwright.snapshot.copy import CopySnapshotter
@@ -27,7 +28,7 @@ def nothing() -> None:
 
 def make(tier: str, store: Store) -> Snapshotter:
     kind = OverlaySnapshotter if tier == "overlay" else CopySnapshotter
-    return kind(store, sync=nothing)
+    return kind(store, sync=nothing, stamps=Stamps(rule="keep"))
 
 
 def overlay_in(path: str) -> str:

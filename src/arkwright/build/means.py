@@ -190,7 +190,7 @@ class Means:
         from arkwright.build.tiers import chosen_snapshotter
 
         assert self.worker is not None, "trees exist only in the worker"
-        return chosen_snapshotter(self.store, self.worker, self.isolation, self.notice)
+        return chosen_snapshotter(self.store, self.worker, self.isolation, self.notice, self.stamps.made)
 
     @cached_property
     def blobs(self) -> LayerBlobs:

@@ -1,10 +1,11 @@
 """The canonical diff: what a layer must say so that a lower tree becomes an upper one.
 
 A pure function of the two trees. A path appears if and only if its type, mode, owner, attributes,
-content, link target, device or raw mtime differ, or if it is an ancestor of such a path, or a
+content, link target, device or time differ, or if it is an ancestor of such a path, or a
 member of a hard-link group with such a member. Which names are one file is no change by itself: overlayfs
 splits a group when it copies one name up, so a layer that told it would depend on the tier. Deletions are whiteouts per name; there are no
-opaque entries. The root itself appears only when its mode, owner or attributes differ (from
+opaque entries. The time is the one that the layer will say, if the caller gives the rule for it (`stamp`): no
+cache key covers a raw mtime, and a layer that came back from a registry has none. The root itself appears only when its mode, owner or attributes differ (from
 0755 0:0 if there is no lower tree): its time says nothing, and it is nobody's ancestor.
 
 Two plain trees:             `diff(lower, upper)`
@@ -41,6 +42,7 @@ _PLAIN_ROOT = Entry(path="", type="dir", mode=0o755)
 
 Open = Callable[[str], BinaryIO]
 Untouched = Callable[[str, os.stat_result], bool]
+Stamp = Callable[[Entry], int]
 
 
 def diff(
@@ -50,26 +52,32 @@ def diff(
     overlay: bool = False,
     on_skip: Skip | None = None,
     untouched: Untouched | None = None,
+    stamp: Stamp | None = None,
 ) -> Iterator[Change]:
     """The changes that turn the tree `lower` (None: nothing at all) into `upper`.
 
     With `overlay`, `upper` is an upper directory of overlayfs on `lower`: char devices 0/0 are
     deletions, `user.overlay.opaque` directories hide. `on_skip` gets the paths of sockets.
     `untouched` says of a path and its status in `upper` that the content is known to be that of `lower`.
+    `stamp` gives the time of an entry that counts, in nanoseconds; without it the raw mtime does.
     """
     found = facts(upper, overlay=overlay, on_skip=on_skip)
-    return diff_facts(lower, upper, found if overlay else _hiding(found), untouched)
+    return diff_facts(lower, upper, found if overlay else _hiding(found), untouched, stamp)
 
 
 def diff_facts(
-    lower: Root | None, upper: Root, facts: Iterable[Fact], untouched: Untouched | None = None
+    lower: Root | None,
+    upper: Root,
+    facts: Iterable[Fact],
+    untouched: Untouched | None = None,
+    stamp: Stamp | None = None,
 ) -> Iterator[Change]:
-    """The changes that `facts`, sorted and with all ancestors, make of `lower`; for `untouched` see `diff`."""
+    """The changes that `facts`, sorted and with all ancestors, make of `lower`; for the rest see `diff`."""
     contents = Contents(upper)
     pending = Pending()
     try:
         with _reading():
-            for candidate in _compare(lower, contents, facts, untouched):
+            for candidate in _compare(lower, contents, facts, untouched, stamp):
                 pending.add(candidate)
                 for entry in pending.ready():
                     yield _change(entry, contents)
@@ -85,19 +93,28 @@ def same(
     other: tuple[Entry, os.stat_result],
     open_one: Callable[[], BinaryIO],
     open_other: Callable[[], BinaryIO],
+    stamp: Stamp | None = None,
 ) -> bool:
-    """Whether two entries of one path are alike in all that a layer says, raw mtime included.
+    """Whether two entries of one path are alike in all that a layer says; for `stamp` see `diff`.
 
     Content is read only when all else is alike and the inode is not the same.
     """
     if _identity(one[1]) == _identity(other[1]):
         return True
-    if one[0] != other[0]:
+    if not _told_alike(one[0], other[0], stamp):
         return False
     if one[0].type != "file" or one[0].size == 0:
         return True
     with open_one() as stream, open_other() as counterpart:
         return _same_content(stream, counterpart)
+
+
+def _told_alike(one: Entry, other: Entry, stamp: Stamp | None) -> bool:
+    if stamp is None or one.mtime_ns == other.mtime_ns:
+        return one == other
+    if stamp(one) != stamp(other):
+        return False
+    return one == msgspec.structs.replace(other, mtime_ns=one.mtime_ns)
 
 
 def _hiding(found: Iterable[Fact]) -> Iterator[Fact]:
@@ -187,7 +204,11 @@ class _Lower:
 
 
 def _compare(
-    lower: Root | None, contents: Contents, facts: Iterable[Fact], untouched: Untouched | None
+    lower: Root | None,
+    contents: Contents,
+    facts: Iterable[Fact],
+    untouched: Untouched | None,
+    stamp: Stamp | None,
 ) -> Iterator[Candidate]:
     below = _Lower(lower)
     try:
@@ -206,13 +227,14 @@ def _compare(
                     yield Candidate(entry, None, changed=True)
                 continue
             if counterpart is not None and untouched is not None and untouched(entry.path, fact.status):
-                changed = entry != counterpart[0]
+                changed = not _told_alike(entry, counterpart[0], stamp)
             else:
                 changed = counterpart is None or not same(
                     (entry, fact.status),
                     counterpart,
                     partial(contents.open, entry.path),
                     partial(below.open, entry.path),
+                    stamp,
                 )
             yield Candidate(entry, fact.status, changed=changed)
             if entry.type == "dir":

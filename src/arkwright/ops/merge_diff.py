@@ -83,7 +83,8 @@ class JoinOperation:
         with tempfile.TemporaryFile() as spool:
             with trees.view(lower) as lower_path, trees.view(upper) as upper_path:
                 with Root(lower_path) as below, Root(upper_path) as above:
-                    write_tar(diff(below, above), spool.write, mtime_ns=None)
+                    changes = diff(below, above, stamp=self._stamps.made.of)
+                    write_tar(changes, spool.write, mtime_ns=None)
             spool.seek(0)
             layer = Layer(id=secrets.token_hex(16), origin="applied")
             return LayeredResult((trees.snapshotter.apply((), layer, spool).id,))

@@ -104,7 +104,9 @@ class Snapshotter(Protocol):
         ...
 
     def diff(self, layer: Layer) -> Iterator[Change]:
-        """The canonical diff of a layer against its parents: sorted, a pure function of both trees."""
+        """The canonical diff of a layer against its parents: sorted, a pure function of both trees and of the
+        rule for times: what differs in nothing but a time that the layer would not say is left out.
+        """
         ...
 
     def remove(self, layer_id: str) -> None:

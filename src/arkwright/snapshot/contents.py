@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from arkwright.layer.diff import diff, diff_facts
+from arkwright.layer.diff import Stamp, diff, diff_facts
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.rooted import Root
 from arkwright.layer.tree import Fact, facts
@@ -19,8 +19,11 @@ View = Callable[[Sequence[str]], AbstractContextManager[str]]
 _NO_STATUS = os.stat_result((0,) * 10)
 
 
-def layer_diff(tree_path: str, parents: Sequence[str], view: View) -> Iterator[Change]:
-    """The canonical diff of the layer directory `tree_path` against a view of its parents.
+def layer_diff(
+    tree_path: str, parents: Sequence[str], view: View, stamp: Stamp | None = None
+) -> Iterator[Change]:
+    """The canonical diff of the layer directory `tree_path` against a view of its parents; for `stamp` see
+    `layer.diff`.
 
     Only what the directory holds is read. A layer that was made on nothing keeps its whiteouts: it
     is a difference of other trees, made to be put on something.
@@ -29,7 +32,7 @@ def layer_diff(tree_path: str, parents: Sequence[str], view: View) -> Iterator[C
         tree = stack.enter_context(Root(tree_path))
         if parents:
             lower = stack.enter_context(Root(stack.enter_context(view(parents))))
-            yield from diff(lower, tree, overlay=True)
+            yield from diff(lower, tree, overlay=True, stamp=stamp)
         else:
             yield from diff_facts(None, tree, (_kept(fact) for fact in facts(tree, overlay=True)))
 

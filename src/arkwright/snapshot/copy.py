@@ -18,6 +18,7 @@ import msgspec
 
 from arkwright.layer.entry import Change
 from arkwright.layer.rooted import Root
+from arkwright.layer.stamps import Stamps
 from arkwright.snapshot.base import Layer
 from arkwright.snapshot.contents import View, layer_diff, unpack
 from arkwright.snapshot.extract import extract
@@ -36,13 +37,21 @@ from arkwright.store.store import Store
 class CopySnapshotter:
     """Implements `snapshot.base.Snapshotter` with plain directories.
 
-    Besides what the contract says, methods raise `UserError` `no-space`.
+    Besides what the contract says, methods raise `UserError` `no-space`. `stamps` is the rule for the times of
+    layers: what differs in a time that no layer says is no change.
     """
 
     name = "copy"
 
-    def __init__(self, store: Store, *, sync: Callable[[], None] = os.sync) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sync: Callable[[], None] = os.sync,
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
+    ) -> None:
         self._store = store
+        self._stamps = stamps
         self._publisher = Publisher(store, sync)
         self._views = SharedTrees(self._build_view)
         self._kept = KeptTrees(store)
@@ -75,7 +84,8 @@ class CopySnapshotter:
 
     def diff(self, layer: Layer) -> Iterator[Change]:
         """The canonical diff of a layer."""
-        return layer_diff(tree_path(self._store.root_path, layer.id), layer.parents, self.view)
+        path = tree_path(self._store.root_path, layer.id)
+        return layer_diff(path, layer.parents, self.view, self._stamps.of)
 
     def remove(self, layer_id: str) -> None:
         self._publisher.remove(layer_id)

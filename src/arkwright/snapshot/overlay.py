@@ -16,6 +16,7 @@ import msgspec
 
 from arkwright.layer.entry import Change
 from arkwright.layer.rooted import Root
+from arkwright.layer.stamps import Stamps
 from arkwright.linux import mounts
 from arkwright.linux.syscalls import syncfs
 from arkwright.snapshot.attributes import copy_attributes
@@ -34,13 +35,21 @@ class OverlaySnapshotter:
     """Implements `snapshot.base.Snapshotter` with overlayfs, inside the worker process.
 
     Besides what the contract says, methods raise `HostUnsupported` (`mount-refused`) and
-    `UserError` (`no-space`).
+    `UserError` (`no-space`). `stamps` is the rule for the times of layers: what differs in a time that no
+    layer says is no change.
     """
 
     name = "overlay"
 
-    def __init__(self, store: Store, *, sync: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sync: Callable[[], None] | None = None,
+        stamps: Stamps = Stamps(),  # noqa: B008 - frozen
+    ) -> None:
         self._store = store
+        self._stamps = stamps
         self._publisher = Publisher(store, sync or (lambda: syncfs(store.root_path)))
         self._views = SharedTrees(self._mount_view)
         # Of layers with a tree, which stays as it is: their parents, and their floor if there is one.
@@ -72,7 +81,8 @@ class OverlaySnapshotter:
 
     def diff(self, layer: Layer) -> Iterator[Change]:
         """The canonical diff of a layer; reads what the layer holds and nothing else."""
-        return layer_diff(tree_path(self._store.root_path, layer.id), layer.parents, self.view)
+        path = tree_path(self._store.root_path, layer.id)
+        return layer_diff(path, layer.parents, self.view, self._stamps.of)
 
     def remove(self, layer_id: str) -> None:
         self._standing.pop(layer_id, None)

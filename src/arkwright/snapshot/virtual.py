@@ -19,7 +19,7 @@ import msgspec
 
 from arkwright.layer import files
 from arkwright.layer.apply import Item, apply_entries
-from arkwright.layer.diff import diff, diff_facts
+from arkwright.layer.diff import Stamp, diff, diff_facts
 from arkwright.layer.entry import Change, Entry
 from arkwright.layer.export import export_layer
 from arkwright.layer.profile import Profile
@@ -98,7 +98,7 @@ class VirtualSnapshotter:
         tree = self._own[layer.id]
         if not layer.parents:
             return layer_diff(tree.path, (), self.view)
-        return _changes(self._stack(layer.parents), tree)
+        return _changes(self._stack(layer.parents), tree, self._stamps.of)
 
     def remove(self, layer_id: str) -> None:
         self._own.pop(layer_id, None)
@@ -226,9 +226,9 @@ def _unowned(changes: Iterable[Change]) -> Iterator[Item]:
                     yield entry, content
 
 
-def _changes(lower: VirtualTree, upper: VirtualTree) -> Iterator[Change]:
+def _changes(lower: VirtualTree, upper: VirtualTree, stamp: Stamp) -> Iterator[Change]:
     with Root(lower.path) as below, Root(upper.path) as above:
-        yield from diff_facts(below, above, _facts(lower.root, upper.root, above))
+        yield from diff_facts(below, above, _facts(lower.root, upper.root, above), stamp=stamp)
 
 
 def _facts(lower: Node, upper: Node, root: Root) -> Iterator[Fact]:
