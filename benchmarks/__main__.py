@@ -31,6 +31,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "case", nargs="*", metavar="CASE", help="an id, a group or a pattern; `memory` measures memory only"
     )
     parser.add_argument("--peers", action="store_true", help="alternate with the builders that are here")
+    parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave a peer out")
     parser.add_argument("--turns", type=int, default=7, help="measured runs of each contestant [7]")
     parser.add_argument("--warmup", type=int, default=1, help="turns before them [1]")
     parser.add_argument("--scale", type=float, default=1.0, help="of all sizes: 0.01 to try the harness")
@@ -182,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for case in cases:
                 print(f"{case.id:<22} {case.text}")
             return 0
-        contestants, missing = find(scratch, site.base("busybox"), options.peers)
+        contestants, missing = find(scratch, site.base("busybox"), options.peers, options.without)
         with ExitStack() as closing:
             for one in contestants:
                 closing.callback(one.close)

@@ -204,8 +204,11 @@ class Podman(Buildah):
         run(self._command("image", "prune", "--force"), self.env)
 
 
-def find(scratch: Path, busybox: Path, peers: bool) -> tuple[list[Contestant], list[str]]:
-    """Arkwright and, if asked for, the peers that work here; and what is said of those that do not."""
+def find(
+    scratch: Path, busybox: Path, peers: bool, without: Sequence[str] = ()
+) -> tuple[list[Contestant], list[str]]:
+    """Arkwright and, if asked for, the peers that work here but those named in `without`; and what is said of
+    those that do not."""
     from benchmarks.docker import Docker
 
     def made(name: str) -> Path:
@@ -216,8 +219,8 @@ def find(scratch: Path, busybox: Path, peers: bool) -> tuple[list[Contestant], l
     found: list[Contestant] = [Arkwright(made("arkwright"))]
     missing: list[str] = []
     for kind, program in ((Docker, "dockerd"), (Buildah, "buildah"), (Podman, "podman")):
-        if not peers:
-            break
+        if not peers or kind.name in without:
+            continue
         if not shutil.which(program):
             missing.append(f"{kind.name}: no {program} on this machine")
             continue

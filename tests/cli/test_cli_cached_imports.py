@@ -20,7 +20,7 @@ UNUSED = (
     "cache.remote_export", "cache.remote_siblings", "cache.sizes", "cli.cache", "cli.columns", "cli.images",
     "cli.report", "graph.state", "images", "layer.apply", "layer.codec", "layer.diff", "layer.pax",
     "layer.pending", "layer.tar_read", "layer.tar_write", "layer.tree", "layer.whiteouts", "linux", "net",
-    "oci.layout", "ops.exec_mounts", "ops.exec_watch", "ops.file_actions", "ops.file_copy", "ops.file_unpack",
+    "oci.layout", "ops.exec_mounts", "ops.exec_watch", "ops.file_actions", "ops.file_bytes", "ops.file_copy", "ops.file_unpack",
     "ops.merge_diff", "ops.modes", "ops.redact", "policy", "registry", "sandbox.users", "solver.scheduler",
     "solver.threads", "solver.walk", "sources.expand", "verify",
 )  # fmt: skip

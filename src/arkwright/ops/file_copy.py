@@ -21,12 +21,11 @@ from collections.abc import Callable
 from arkwright.diagnostics.errors import UserError
 from arkwright.layer import attributes, files
 from arkwright.layer.rooted import DIRECTORY, REGULAR, Root, duplicate, set_mode
+from arkwright.ops.file_bytes import copy_bytes, same_bytes
 from arkwright.ops.modes import ModeChange
 
 Excluded = Callable[[str, bool], bool]
 
-_CHUNK = 1 << 24
-_SMALL = 1 << 17
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -327,7 +326,7 @@ class Copier:
         if kind == stat.S_IFLNK:
             same = files.readlink(source_name, dir_fd=source_fd) == files.readlink(dest_name, dir_fd=dest_fd)
         else:
-            same = kind == stat.S_IFREG and _same_bytes(source_fd, source_name, dest_fd, dest_name)
+            same = kind == stat.S_IFREG and same_bytes(source_fd, source_name, dest_fd, dest_name)
         return there if same else None
 
     def _clear(self, dest_fd: int, name: str, target: str) -> bool:
@@ -414,39 +413,6 @@ class Copier:
         return status.st_mtime_ns if self._time_ns is None else self._time_ns
 
 
-def copy_bytes(read_fd: int, write_fd: int, size: int) -> None:
-    """Copy all content from one descriptor to the other, in the kernel where it can; `size` is about how
-    much there is."""
-    if files.is_virtual(write_fd):
-        files.take(read_fd, write_fd)
-        return
-    if size < _SMALL:
-        # Most files: one read and one write, with no question whether the kernel would do it.
-        data = files.read(read_fd, size + 1)
-        _write_all(write_fd, data)
-        if len(data) == size:
-            return
-    _copy_rest(read_fd, write_fd)
-
-
-def _copy_rest(read_fd: int, write_fd: int) -> None:
-    try:
-        while os.copy_file_range(read_fd, write_fd, _CHUNK):
-            pass
-        return
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
-            raise
-    while data := files.read(read_fd, 1 << 20):
-        _write_all(write_fd, data)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[files.write(fd, view) :]
-
-
 def _carried(fd: int, name: str) -> list[tuple[str, bytes | None]]:
     found = attributes.read_all(fd, name)
     return [
@@ -454,19 +420,6 @@ def _carried(fd: int, name: str) -> list[tuple[str, bytes | None]]:
         for key, value in found
         if key == attributes.NODE or attributes.carried(key)
     ]
-
-
-def _same_bytes(one_fd: int, one_name: str, other_fd: int, other_name: str) -> bool:
-    with (
-        files.fdopen(files.open(one_name, REGULAR, dir_fd=one_fd), "rb", buffering=0) as one,
-        files.fdopen(files.open(other_name, REGULAR, dir_fd=other_fd), "rb", buffering=0) as other,
-    ):
-        while True:
-            data = one.read(1 << 20)
-            if data != other.read(len(data) or 1):
-                return False
-            if not data:
-                return True
 
 
 def make_node(fd: int, name: str, mode: int, device: int) -> None:
