@@ -156,7 +156,7 @@ def _summarise(paths: Sequence[Path]) -> int:
         found = results.read(paths or [results.newest(RESULTS)])
         for line in results.differences(found):
             _say(f"warning: {line}")
-        for path in summary.write(found, model=model_page.newest(RESULTS)):
+        for path in summary.write(found, model=model_page.read(RESULTS)):
             _say(f"wrote {path}")
     except (OSError, ValueError) as error:
         _say(str(error))

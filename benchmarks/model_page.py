@@ -1,4 +1,4 @@
-"""The cost model as a part of the page: `./dev bench --summary`, from the newest results of `--model`."""
+"""The cost model as a part of the page: `./dev bench --summary`, from what `--model` saved."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ _WHY: Mapping[str, tuple[str, str]] = {
 }
 
 
-def newest(folder: Path) -> Path | None:
-    """The file of the latest cost model, by the date in it."""
-    dated = []
-    for path in folder.glob("*.json"):
-        document = json.loads(path.read_text())
-        if "sweeps" in document:
-            dated.append((document["date"], path.name, path))
-    return max(dated)[2] if dated else None
+def read(folder: Path) -> dict[str, Any] | None:
+    """The cost model of all saved files, of each sweep the latest by the date in the file; None for none."""
+    documents = sorted(
+        (json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda one: str(one["date"])
+    )
+    models = [one for one in documents if "sweeps" in one]
+    if not models:
+        return None
+    sweeps = {sweep["sweep"]: sweep for model in models for sweep in model["sweeps"]}
+    return {**models[-1], "sweeps": [sweeps[name] for name in _WHY if name in sweeps]}
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -57,9 +59,9 @@ def markdown(document: Mapping[str, Any]) -> str:
         points = [f"{one['value']:,}: {median(one['wall_s']) * 1000:.0f} ms" for one in sweep["values"]]
         each = f"{micro(sweep['wall_s_each'])}, CPU {micro(sweep['cpu_s_each'])}"
         rows.append(f"| {sweep['sweep']} | {grows} | {limit} | {'; '.join(points)} | {each} |")
+    turns = [len(value["wall_s"]) for sweep in document["sweeps"] for value in sweep["values"]]
     where = (
         f"Measured on {document['date'][:10]}: {about['cpus']} × {about['cpu']}, Linux {about['kernel']}, "
-        f"{about['file_system']}; medians of {len(document['sweeps'][0]['values'][0]['wall_s'])} runs of the "
-        "whole program."
+        f"{about['file_system']}; medians of {min(turns)} to {max(turns)} runs of the whole program."
     )
     return "\n".join(rows) + f"\n\n{where}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import model_page
 from benchmarks.goals import GOALS, MEMORY_BYTES, Goal, goal_of
@@ -31,13 +31,13 @@ class Against:
     verdict: str
 
 
-def write(results: Results, page: Path = PAGE, model: Path | None = None) -> list[Path]:
-    """Write the plot beside the page, and the parts between the markers; `model` is a file of the cost
+def write(results: Results, page: Path = PAGE, model: Mapping[str, Any] | None = None) -> list[Path]:
+    """Write the plot beside the page, and the parts between the markers; `model` is the cost
     model. Raises ValueError without markers."""
     plot = page.with_suffix(".svg")
     text = replaced(page.read_text(), markdown(results, plot.name))
     if model is not None:
-        part = model_page.markdown(json.loads(model.read_text()))
+        part = model_page.markdown(model)
         text = replaced(text, part, model_page.BEGIN, model_page.END)
     plot.write_text(picture(results))
     page.write_text(text)

@@ -43,10 +43,22 @@ def test_every_sweep_has_its_words_and_its_row(tmp_path: Path) -> None:
         "| 10: 200 ms; 1,000: 200 ms; 10,000: 200 ms | 2.00 ms, CPU 10.0 µs |"
     )
     assert len([row for row in rows if row.startswith("|")]) == len(sweeps) + 2
-    (tmp_path / "old.json").write_text(json.dumps({**document, "date": "2025-01-01"}))
-    (tmp_path / "new.json").write_text(json.dumps(document))
+
+
+def test_of_several_files_the_latest_of_each_sweep_counts(tmp_path: Path) -> None:
+    def saved(name: str, date: str, **sweeps: float) -> None:
+        found = [{"sweep": sweep.replace("_", " "), "wall_s_each": each} for sweep, each in sweeps.items()]
+        (tmp_path / name).write_text(json.dumps({"date": date, "machine": MACHINE, "sweeps": found}))
+
+    assert model_page.read(tmp_path) is None
+    saved("b.json", "2026-05-01", files_in_a_layer=1.0, MiB_in_a_layer=1.0)
+    saved("a.json", "2026-05-02", MiB_in_a_layer=2.0)
     (tmp_path / "cases.json").write_text(json.dumps({"date": "2027-01-01", "cases": []}))
-    assert model_page.newest(tmp_path) == tmp_path / "new.json"
+    found = model_page.read(tmp_path)
+    assert found is not None
+    assert {one["sweep"]: one["wall_s_each"] for one in found["sweeps"]} == {
+        "files in a layer": 1.0, "MiB in a layer": 2.0,
+    }  # fmt: skip
 
 
 def test_a_sweep_runs_the_real_program(tmp_path: Path) -> None:
